@@ -1,0 +1,665 @@
+"""The public contract: what a producer may ask, what we remember of an SMS, and what we tell the world.
+
+Pure data: no clock, no I/O. Requests are strict (an unknown field is refused by name), events are CloudEvents 1.0 in
+structured JSON mode with one model per type. Event ids are formulas, so a repeat carries the same id. Exchanges have
+logical names here (``requests``, ``events``, ``later.5``, ``dead``); the edge adds the configured prefix.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+
+from bridge.errors import RequestInvalid
+
+NAME_PATTERN = r"^[a-z0-9-]{1,40}$"
+"""Names of routes and gateways: they stand in routing keys, queue names and metric labels."""
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+CHILD_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/-]{1,160}")
+MAX_BODY_BYTES = 64 * 1024
+MAX_RECIPIENTS = 1_000
+MAX_METADATA = 16
+MAX_RAW_BYTES = 16 * 1024
+TIERS_S = (5, 60, 900)
+
+H_ATTEMPT, H_TRIED, H_EXPIRES_AT, H_PARENT = "x-attempt", "x-tried", "x-expires-at", "x-parent"
+H_TRACEPARENT = "traceparent"
+H_REASON, H_DETAIL = "x-reason", "x-detail"
+
+
+class Key(NamedTuple):
+    """The idempotency key of an SMS: the producer's AMQP ``app_id`` and the request's ``id``."""
+
+    app_id: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.app_id.replace('%', '%25').replace(':', '%3A')}:{self.id}"
+
+
+# --- what a producer asks -------------------------------------------------------------------------------------------
+
+
+class SendRequest(BaseModel):
+    """The body of a send request (design 1.2)."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    id: str | None = Field(None, description="Idempotency key, with the AMQP app_id; or the AMQP message_id.")
+    to: str | list[str] = Field(description="One number, or up to 1,000 different ones: E.164, +<country><number>.")
+    text: str = Field(min_length=1, description="Any Unicode; encoding and segments are the bridge's business.")
+    ports: int | float | str | None = Field(None, description="Only on gateway.<gateway>: 3, 3.01 or '1-4,7'.")
+    spread: Literal["any", "each"] = Field("any", description="'each': one SMS from every named port.")
+    sim: str | None = Field(None, min_length=1, description="The SIM that must send: its ICCID or own number.")
+    expires_at: AwareDatetime | None = Field(None, description="Never sent after this moment.")
+    validity_s: int | None = Field(None, gt=0, description="Never sent later than this many seconds after timestamp.")
+    not_before: AwareDatetime | None = Field(None, description="Never sent before this moment; 30 days ahead at most.")
+    encoding: Literal["auto", "gsm7", "ucs2"] = "auto"
+    flash: bool = False
+    smsc: str = Field("", max_length=20, pattern=r"^\+?\d*$")
+    timeout_s: int | None = Field(None, ge=5, le=600, description="How long the device waits for the network.")
+    delivery_report: bool = False
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=MAX_METADATA)
+
+    @field_validator("to")
+    @classmethod
+    def _some_and_different(cls, to: str | list[str]) -> str | list[str]:
+        if isinstance(to, str):
+            return to
+        if not 1 <= len(to) <= MAX_RECIPIENTS:
+            raise ValueError(f"name 1 to {MAX_RECIPIENTS} recipients, not {len(to)}")
+        if len(set(to)) != len(to):
+            raise ValueError("name each recipient once")
+        return to
+
+    def fingerprint(self, routing_key: str) -> bytes:
+        """16 bytes that differ when a producer re-uses an id for another SMS (design 1.2, idempotency)."""
+        told = {"to": self.to, "text": self.text, "key": routing_key, "ports": self.ports, "sim": self.sim}
+        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def read_send_request(body: bytes) -> SendRequest:
+    """Read a body into a SendRequest.
+
+    Raises RequestInvalid: ``too_large`` over 64 KiB, ``unreadable`` where it is no JSON, else ``invalid`` with the
+    field's name and a sentence.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise RequestInvalid("too_large", f"the body has {len(body)} bytes; at most {MAX_BODY_BYTES} are taken")
+    try:
+        return SendRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        raise RequestInvalid("unreadable", f"the body is not JSON: {first['ctx']['error']}")
+    name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str"))) or None
+    message = f"unknown field {name!r}" if first["type"] == "extra_forbidden" else f"{name or 'the body'}: {first['msg']}"
+    raise RequestInvalid("invalid", message, field=name)
+
+
+def salvage_id(body: bytes) -> str | None:
+    """The ``id`` of a body that is no valid request, where one can still be read; None where not."""
+    try:
+        told = json.loads(body[: 16 * MAX_BODY_BYTES])
+    except (ValueError, RecursionError):
+        return None
+    value = told.get("id") if isinstance(told, dict) else None
+    return value if isinstance(value, str) and ID_PATTERN.fullmatch(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One AMQP delivery with its receipt; exactly one of ``ack`` and ``give_back`` is called, once.
+
+    Moments are unix seconds, ``expiration_s`` a duration. Both receipts return at once: the edge settles in order,
+    and forgets where the channel is gone.
+    """
+
+    body: bytes
+    routing_key: str
+    ack: Callable[[], None]
+    give_back: Callable[[], None]
+    queue: str = ""
+    message_id: str | None = None
+    app_id: str = ""
+    correlation_id: str | None = None
+    timestamp: float | None = None
+    expiration_s: float | None = None
+    reply_to: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    delivery_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One SMS to send: one recipient, its age and place fixed, as every room after the reader sees it."""
+
+    key: Key
+    body: SendRequest
+    raw: str
+    to: str
+    routing_key: str
+    fingerprint: bytes
+    segments: int
+    encoding: Literal["gsm7", "ucs2"]
+    expires_at: float
+    first_seen: float
+    route: str | None = None
+    gateway: str | None = None
+    attempt: int = 1
+    tried: tuple[str, ...] = ()
+    timestamp: float | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    traceparent: str | None = None
+    parent: str | None = None
+
+    def stored(self) -> str:
+        """The request as the ledger keeps it: enough to publish it again word for word."""
+        told = {
+            "body": self.raw,
+            "rk": self.routing_key,
+            "cid": self.correlation_id,
+            "reply_to": self.reply_to,
+            "ts": self.timestamp,
+            "tp": self.traceparent,
+            "meta": self.body.metadata or None,
+        }
+        return json.dumps({k: v for k, v in told.items() if v is not None}, separators=(",", ":"), ensure_ascii=False)
+
+
+# --- what we remember of an SMS -------------------------------------------------------------------------------------
+
+
+class State(enum.StrEnum):
+    """The states of an SMS that the ledger knows (design 2.1); before ``begin`` it waits and the broker owns it."""
+
+    SUBMITTING = "submitting"
+    IN_DOUBT = "in_doubt"
+    SUBMITTED = "submitted"
+    HANDED_BACK = "handed_back"
+    SENT = "sent"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL
+
+    @property
+    def open(self) -> bool:
+        """Its task id is taken: the device may still know it."""
+        return self in OPEN
+
+
+FINAL = frozenset({State.SENT, State.FAILED, State.EXPIRED, State.REJECTED, State.UNKNOWN})
+OPEN = frozenset({State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Sms:
+    """One row of the ledger's ``sms`` table (design 3.7): an SMS, its attempt in hand, and the last event told."""
+
+    app_id: str
+    id: str
+    fingerprint: bytes
+    state: State
+    state_at: float
+    attempt: int = 1
+    tried: tuple[str, ...] = ()
+    sequence: int = 0
+    request: str | None = None
+    route: str | None = None
+    parent: str | None = None
+    recipient: str = ""
+    segments: int = 0
+    encoding: str | None = None
+    expires_at: float | None = None
+    deadline_at: float | None = None
+    gateway: str | None = None
+    port: int | None = None
+    slot: int | None = None
+    sim: str | None = None
+    tid: int | None = None
+    begun_at: float | None = None
+    owner: str | None = None
+    epoch: int = 0
+    code: int | None = None
+    reason: str | None = None
+    certain: bool | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    event_id: str | None = None
+    event_type: str | None = None
+    event_at: float | None = None
+
+    @property
+    def key(self) -> Key:
+        return Key(self.app_id, self.id)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The stored request (see Request.stored); empty for a slim row."""
+        return json.loads(self.request) if self.request else {}
+
+    def without_text(self) -> Sms:
+        """The same with the text of the SMS blanked, as the ledger keeps final ones (design 3.7)."""
+        asked = self.asked
+        if "body" not in asked:
+            return self
+        asked.pop("body")
+        return replace(self, request=json.dumps(asked, separators=(",", ":"), ensure_ascii=False))
+
+
+# --- what we publish ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One message to publish: persistent, confirmed, mandatory. ``exchange`` is a logical name."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    content_type: str = "application/json"
+    message_id: str | None = None
+    app_id: str | None = None
+    correlation_id: str | None = None
+    timestamp: float | None = None
+    reply_to: str | None = None
+    copy_to: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+    def properties(self) -> str:
+        """All but exchange, routing key and body, as the outbox keeps it (JSON)."""
+        told = {
+            "ct": self.content_type,
+            "mid": self.message_id,
+            "app": self.app_id,
+            "cid": self.correlation_id,
+            "ts": self.timestamp,
+            "reply": self.reply_to,
+            "copy": self.copy_to,
+            "h": dict(self.headers) or None,
+        }
+        return json.dumps({k: v for k, v in told.items() if v is not None}, separators=(",", ":"))
+
+    @classmethod
+    def load(cls, exchange: str, routing_key: str, properties: str, body: bytes) -> Publication:
+        """The inverse of ``properties``."""
+        told = json.loads(properties)
+        return cls(
+            exchange,
+            routing_key,
+            body,
+            content_type=told["ct"],
+            message_id=told.get("mid"),
+            app_id=told.get("app"),
+            correlation_id=told.get("cid"),
+            timestamp=told.get("ts"),
+            reply_to=told.get("reply"),
+            copy_to=told.get("copy"),
+            headers=told.get("h", {}),
+        )
+
+
+class EventData(BaseModel):
+    """What every event's ``data`` may carry; ``None`` members are left out on the wire."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[str]
+    """``<noun>.<verb>``; the CloudEvents type is ``<kind>.v1``."""
+
+
+class SmsData(EventData):
+    """What every event about one of our SMS carries."""
+
+    app_id: str | None = None
+    route: str | None = None
+    to: str | None = None
+    segments: int | None = None
+    encoding: Literal["gsm7", "ucs2"] | None = None
+    metadata: dict[str, str] | None = None
+    parent: str | None = None
+    attempt: int | None = None
+    gateway: str | None = None
+    port: int | None = None
+    slot: int | None = None
+    sim: str | None = None
+    tid: int | None = None
+    slim: bool | None = Field(None, description="Told again from a row whose details are no longer kept.")
+
+
+class SmsSubmitted(SmsData):
+    """The device took the task."""
+
+    kind: ClassVar[str] = "sms.submitted"
+
+
+class SmsSent(SmsData):
+    """The network took the SMS."""
+
+    kind: ClassVar[str] = "sms.sent"
+    sent_at: datetime | None = Field(None, description="By the device's clock.")
+    corrects: str | None = Field(None, description="Id of the earlier final event that this one replaces.")
+    possible_duplicate: bool | None = None
+
+
+class SmsFailed(SmsData):
+    """The SMS is not going out."""
+
+    kind: ClassVar[str] = "sms.failed"
+    reason: str | None = Field(None, description="Ours: not_taken, not_sent, no_sim_left.")
+    code: int | None = Field(None, description="The device's code.")
+    text: str | None = Field(None, description="The device's wording.")
+    operator_code: int | None = None
+    operator_text: str | None = None
+    certain: bool | None = Field(None, description="False: the device gave up waiting, it may have gone on air.")
+    corrects: str | None = None
+    possible_duplicate: bool | None = None
+
+
+class SmsExpired(SmsData):
+    """It is not on air and will not be: too late."""
+
+    kind: ClassVar[str] = "sms.expired"
+    reason: str | None = None
+    expires_at: datetime | None = None
+
+
+class SmsRejected(SmsData):
+    """It is not on air and will not be: unreadable, unroutable or refused, with the reason."""
+
+    kind: ClassVar[str] = "sms.rejected"
+    reason: str | None = None
+    field: str | None = Field(None, description="The member of the request that is wrong.")
+    detail: str | None = Field(None, description="A sentence for people.")
+    of_sms: bool | None = Field(None, description="False: no final state of any SMS (id_conflict, missing_id, ...).")
+
+
+class SmsUnknown(SmsData):
+    """The device's answer or report was lost and no evidence settled it."""
+
+    kind: ClassVar[str] = "sms.unknown"
+    reason: str | None = Field(None, description="answer_lost, report_lost or restart.")
+
+
+class SmsDelivered(SmsData):
+    """A delivery report said that the handset has it."""
+
+    kind: ClassVar[str] = "sms.delivered"
+    code: int | None = None
+    reported_at: datetime | None = None
+
+
+class SmsUndelivered(SmsData):
+    """A delivery report said anything else; the code space is the radio module's own."""
+
+    kind: ClassVar[str] = "sms.undelivered"
+    code: int | None = None
+    reported_at: datetime | None = None
+
+
+class SmsReceived(EventData):
+    """An SMS came in."""
+
+    kind: ClassVar[str] = "sms.received"
+    gateway: str
+    port: int | None = None
+    slot: int | None = None
+    sim: str | None = Field(None, description="The card: its ICCID where known, else gateway/port.slot.")
+    receiver: str | None = Field(None, description="The SIM's own number, where anybody knows it.")
+    sender: str
+    text: str
+    smsc: str | None = None
+    scts: str | None = Field(None, description="The network's own time stamp, as it came.")
+    received_at: datetime | None = Field(None, description="By the device's clock.")
+    via: Literal["push", "forward", "inbox"]
+    possible_repeat: bool | None = None
+
+
+class SmsReportUnmatched(EventData):
+    """A delivery report that fits none of our SMS, or several."""
+
+    kind: ClassVar[str] = "sms.report_unmatched"
+    gateway: str
+    port: int | None = None
+    sim: str | None = None
+    recipient: str
+    code: int | None = None
+    reported_at: datetime | None = None
+    candidates: list[str] = Field(default_factory=list, description="Keys of the SMS that it could be about.")
+
+
+class SmsObserved(EventData):
+    """The device sent an SMS of another submitter: it used the SIM's budget."""
+
+    kind: ClassVar[str] = "sms.observed"
+    gateway: str
+    port: int | None = None
+    sim: str | None = None
+    recipient: str
+    code: int | None = None
+    text: str | None = Field(None, description="The device's wording of the code; never the SMS's text.")
+    submitter: str | None = None
+    sent_at: datetime | None = None
+
+
+class PortChanged(EventData):
+    """A port's state or card changed."""
+
+    kind: ClassVar[str] = "port.changed"
+    gateway: str
+    port: int
+    slot: int | None = None
+    state: str
+    previous: str | None = None
+    st: int | None = None
+    sim: str | None = None
+    iccid: str | None = None
+    imsi: str | None = None
+    number: str | None = None
+    operator: str | None = None
+    signal: int | None = None
+    balance: float | None = None
+
+
+class GatewayUp(EventData):
+    """The gateway answers (again)."""
+
+    kind: ClassVar[str] = "gateway.up"
+    gateway: str
+    version: str | None = None
+    ports: int | None = None
+
+
+class GatewayDown(EventData):
+    """The gateway cannot be reached or has gone silent."""
+
+    kind: ClassVar[str] = "gateway.down"
+    gateway: str
+    reason: str
+
+
+class GatewayRestarted(EventData):
+    """The device's sequence began anew: it forgot its tasks."""
+
+    kind: ClassVar[str] = "gateway.restarted"
+    gateway: str
+    seq: int
+    previous_seq: int
+
+
+class GatewayStatus(EventData):
+    """The periodic snapshot of a gateway."""
+
+    kind: ClassVar[str] = "gateway.status"
+    gateway: str
+    seq: int | None = None
+    version: str | None = None
+    mac: str | None = None
+    ports: list[PortChanged] = Field(default_factory=list)
+
+
+class GatewayUnrecognised(EventData):
+    """A push that nobody documents or that cannot be read: the body as it came (at most 16 KiB)."""
+
+    kind: ClassVar[str] = "gateway.unrecognised"
+    gateway: str
+    type: str | None = None
+    reason: str | None = None
+    content_type: str | None = None
+    body: str = Field(description="UTF-8 where it is, else base64 (see base64).")
+    base64: bool | None = None
+    truncated: bool | None = None
+
+
+EVENT_TYPES: dict[str, type[EventData]] = {
+    model.kind: model
+    for model in (
+        SmsSubmitted,
+        SmsSent,
+        SmsFailed,
+        SmsExpired,
+        SmsRejected,
+        SmsUnknown,
+        SmsDelivered,
+        SmsUndelivered,
+        SmsReceived,
+        SmsReportUnmatched,
+        SmsObserved,
+        PortChanged,
+        GatewayUp,
+        GatewayDown,
+        GatewayRestarted,
+        GatewayStatus,
+        GatewayUnrecognised,
+    )
+}
+
+
+class CloudEvent(BaseModel):
+    """CloudEvents 1.0, JSON format; ``sequence`` (zero-padded, rises per SMS) and ``traceparent`` are extensions."""
+
+    model_config = ConfigDict(frozen=True)
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str | None = None
+    time: datetime
+    datacontenttype: Literal["application/json"] = "application/json"
+    sequence: str | None = None
+    traceparent: str | None = None
+    data: SerializeAsAny[EventData]
+
+
+def source_of(gateway: str | None, port: int | None, route: str | None = None) -> str:
+    """The CloudEvents source: the port, else the gateway, else the route, else the bridge itself."""
+    if gateway:
+        return f"/gateways/{gateway}/ports/{port}" if port else f"/gateways/{gateway}"
+    return f"/routes/{route}" if route else "/bridge"
+
+
+def moment(at: float | None) -> datetime | None:
+    """Unix seconds as the UTC datetime that events carry."""
+    return None if at is None else datetime.fromtimestamp(at, UTC)
+
+
+def publication_of(
+    data: EventData,
+    *,
+    event_id: str,
+    at: float,
+    subject: str | None = None,
+    gateway: str | None = None,
+    port: int | None = None,
+    route: str | None = None,
+    sequence: int | None = None,
+    correlation_id: str | None = None,
+    copy_to: str | None = None,
+    traceparent: str | None = None,
+) -> Publication:
+    """Wrap an event's data for ``events``; the routing key always has five words (design 1.3)."""
+    event = CloudEvent(
+        id=event_id,
+        source=source_of(gateway, port, route),
+        type=f"{data.kind}.v1",
+        subject=subject,
+        time=datetime.fromtimestamp(at, UTC),
+        sequence=None if sequence is None else f"{sequence:010d}",
+        traceparent=traceparent,
+        data=data,
+    )
+    return Publication(
+        "events",
+        f"{data.kind}.{route or '-'}.{gateway or '-'}.{port or '-'}",
+        event.model_dump_json(exclude_none=True).encode(),
+        content_type="application/cloudevents+json",
+        message_id=event_id,
+        correlation_id=correlation_id,
+        copy_to=copy_to,
+        timestamp=at,
+    )
+
+
+def tell(sms: Sms, kind: str, at: float, **detail: Any) -> tuple[Sms, Publication]:
+    """The next event of this SMS: the SMS with the event noted in it, and the event to publish."""
+    told = replace(
+        sms, sequence=sms.sequence + 1, event_id=f"{sms.key}/{sms.attempt}/{kind}", event_type=kind, event_at=at, detail=detail
+    )
+    publication = tell_again(told)
+    assert publication is not None
+    return told, publication
+
+
+def tell_again(sms: Sms) -> Publication | None:
+    """The latest event of this SMS once more, under its own id; None where nothing was told yet."""
+    if sms.event_type is None or sms.event_id is None or sms.event_at is None:
+        return None
+    asked = sms.asked
+    slim = sms.request is None
+    model = EVENT_TYPES[sms.event_type]
+    data = model(
+        app_id=sms.app_id or None,
+        route=sms.route,
+        to=sms.recipient or None,
+        segments=sms.segments or None,
+        encoding=sms.encoding,
+        metadata=asked.get("meta"),
+        parent=sms.parent,
+        attempt=sms.attempt,
+        gateway=sms.gateway,
+        port=sms.port,
+        slot=sms.slot,
+        sim=sms.sim,
+        tid=sms.tid,
+        slim=slim or None,
+        **sms.detail,
+    )
+    return publication_of(
+        data,
+        event_id=sms.event_id,
+        at=sms.event_at,
+        subject=sms.id,
+        gateway=sms.gateway,
+        port=sms.port,
+        route=sms.route,
+        sequence=sms.sequence,
+        correlation_id=asked.get("cid"),
+        copy_to=asked.get("reply_to"),
+        traceparent=asked.get("tp"),
+    )
