@@ -103,7 +103,9 @@ def read_send_request(body: bytes) -> SendRequest:
     if first["type"] == "json_invalid":
         raise RequestInvalid("unreadable", f"the body is not JSON: {first['ctx']['error']}")
     name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str"))) or None
-    message = f"unknown field {name!r}" if first["type"] == "extra_forbidden" else f"{name or 'the body'}: {first['msg']}"
+    message = (
+        f"unknown field {name!r}" if first["type"] == "extra_forbidden" else f"{name or 'the body'}: {first['msg']}"
+    )
     raise RequestInvalid("invalid", message, field=name)
 
 
@@ -196,6 +198,7 @@ class State(enum.StrEnum):
 
     @property
     def final(self) -> bool:
+        """Nothing follows but late evidence."""
         return self in FINAL
 
     @property
@@ -246,6 +249,7 @@ class Sms:
 
     @property
     def key(self) -> Key:
+        """The idempotency key."""
         return Key(self.app_id, self.id)
 
     @property
@@ -526,7 +530,7 @@ class GatewayUnrecognised(EventData):
     truncated: bool | None = None
 
 
-EVENT_TYPES: dict[str, type[EventData]] = {
+SMS_EVENTS: dict[str, type[SmsData]] = {
     model.kind: model
     for model in (
         SmsSubmitted,
@@ -537,6 +541,12 @@ EVENT_TYPES: dict[str, type[EventData]] = {
         SmsUnknown,
         SmsDelivered,
         SmsUndelivered,
+    )
+}
+
+EVENT_TYPES: dict[str, type[EventData]] = SMS_EVENTS | {
+    model.kind: model
+    for model in (
         SmsReceived,
         SmsReportUnmatched,
         SmsObserved,
@@ -619,7 +629,12 @@ def publication_of(
 def tell(sms: Sms, kind: str, at: float, **detail: Any) -> tuple[Sms, Publication]:
     """The next event of this SMS: the SMS with the event noted in it, and the event to publish."""
     told = replace(
-        sms, sequence=sms.sequence + 1, event_id=f"{sms.key}/{sms.attempt}/{kind}", event_type=kind, event_at=at, detail=detail
+        sms,
+        sequence=sms.sequence + 1,
+        event_id=f"{sms.key}/{sms.attempt}/{kind}",
+        event_type=kind,
+        event_at=at,
+        detail=detail,
     )
     publication = tell_again(told)
     assert publication is not None
@@ -632,7 +647,7 @@ def tell_again(sms: Sms) -> Publication | None:
         return None
     asked = sms.asked
     slim = sms.request is None
-    model = EVENT_TYPES[sms.event_type]
+    model = SMS_EVENTS[sms.event_type]
     data = model(
         app_id=sms.app_id or None,
         route=sms.route,

@@ -1,0 +1,426 @@
+"""What the bridge remembers: verbs of our domain over one SQLite file (design 2.1, 3.7).
+
+``Ledger.write`` runs a plain function over a ``Transaction`` and answers when it is durable; writers that come
+together share a commit. The gate stands here, because nothing may end or begin an SMS except inside the transaction
+that reads its row. Decisions about verdicts and reports are the callers': they hand in functions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import random
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol, TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from bridge.errors import LedgerLocked, LedgerUnusable
+from bridge.models import Publication, Sms, SmsRejected, State, publication_of, tell, tell_again
+from bridge.store import schema
+from bridge.store import statements as sql
+from bridge.store.writer import Writer
+
+T = TypeVar("T")
+MAX_TID = 2**31 - 1
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Outcome(Protocol):
+    """What a decision about one SMS comes to: its new row, what to tell, and the attempt that ended."""
+
+    @property
+    def sms(self) -> Sms:
+        """The row as it shall be."""
+
+    @property
+    def publications(self) -> Sequence[Publication]:
+        """Events and hand-backs, in order."""
+
+    @property
+    def past(self) -> Sms | None:
+        """The row as it was, where its attempt ended without ending the SMS."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastAttempt:
+    """An attempt that was handed back: late reports are matched against it too (design 2.1)."""
+
+    app_id: str
+    id: str
+    attempt: int
+    recipient: str
+    port: int | None
+    slot: int | None
+    sim: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSms:
+    """An incoming SMS with the same card, sender and text that was told before."""
+
+    key: str
+    told: int
+    via: str
+    device_at: float | None
+    at: float
+
+
+class Transaction:
+    """The verbs inside one transaction; lives in the writer's thread, as long as the function it is given to."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        self._raw = raw
+
+    # --- an SMS -----------------------------------------------------------------------------------------------------
+
+    def sms(self, app_id: str, sms_id: str) -> Sms | None:
+        """The SMS of this key."""
+        row = self._raw.execute(sql.SMS_BY_KEY, (app_id, sms_id)).fetchone()
+        return sql.sms_of(row) if row else None
+
+    def sms_of_task(self, gateway: str, tid: int) -> Sms | None:
+        """The SMS whose attempt in hand has this task id at this gateway; the newest where ids have wrapped."""
+        row = self._raw.execute(sql.SMS_BY_TID, (gateway, tid)).fetchone()
+        return sql.sms_of(row) if row else None
+
+    def past_of_task(self, gateway: str, tid: int) -> PastAttempt | None:
+        """The handed-back attempt that had this task id."""
+        row = self._raw.execute(sql.PAST_BY_TID, (gateway, tid)).fetchone()
+        return PastAttempt(*row) if row else None
+
+    def open_sms(self) -> list[Sms]:
+        """All that a device may still hold: submitting, in doubt, submitted."""
+        return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OPEN)]
+
+    def overdue(self, now: float, limit: int) -> list[Sms]:
+        """Those whose deadline has passed, the most overdue first."""
+        return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OVERDUE, (now, limit))]
+
+    def sent_to(self, recipient_tail: str, sim: str, since: float) -> list[Sms]:
+        """Sent by this SIM to a number with these last 7 digits, oldest first, without a delivery report so far."""
+        return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_SENT_TO, (recipient_tail, sim, since))]
+
+    def note_report(self, sms: Sms, code: int) -> None:
+        """Remember that a delivery report matched this SMS."""
+        self._raw.execute(sql.NOTE_REPORT, (code, sms.app_id, sms.id))
+
+    def save(self, sms: Iterable[Sms]) -> None:
+        """Write whole rows."""
+        self._raw.executemany(sql.SAVE_SMS, [sql.row_of(one) for one in sms])
+
+    def settle(self, outcomes: Sequence[Outcome], now: float) -> None:
+        """Write what decisions came to: rows, ended attempts and what is to be published, all or nothing."""
+        self.save(outcome.sms for outcome in outcomes)
+        past = [outcome.past for outcome in outcomes if outcome.past is not None]
+        self._raw.executemany(
+            sql.SAVE_PAST,
+            [
+                (p.app_id, p.id, p.attempt, p.gateway, p.port, p.slot, p.sim, p.tid, p.recipient, p.code, p.reason, now)
+                for p in past
+            ],
+        )
+        self.publish([publication for outcome in outcomes for publication in outcome.publications], now)
+
+    # --- the gate (design 2.1) --------------------------------------------------------------------------------------
+
+    def begin(self, gateway: str, candidates: Sequence[Sms], now: float) -> list[Sms | None]:
+        """Take over the SMS that are to be handed to this gateway now.
+
+        Each candidate comes with state ``submitting``; the answer has, in the same order, the row as begun with its
+        task id, or None where the gate found a repeat or a conflict (told again, or told as such).
+        """
+        begun: list[Sms | None] = []
+        taken = 0
+        for candidate in candidates:
+            admitted = self._admit(candidate, now)
+            begun.append(admitted)
+            taken += admitted is not None
+        tids = iter(self._take_tids(gateway, taken))
+        begun = [one and replace(one, tid=next(tids)) for one in begun]
+        self.save(one for one in begun if one)
+        return begun
+
+    def refuse(self, candidate: Sms, kind: Literal["sms.expired", "sms.rejected"], now: float, **detail: Any) -> bool:
+        """End an SMS that was not handed over; False where the gate found a repeat or a conflict instead."""
+        admitted = self._admit(candidate, now)
+        if admitted is None:
+            return False
+        told, publication = tell(admitted, kind, now, **detail)
+        self.save([told.without_text()])
+        self.publish([publication], now)
+        return True
+
+    def _admit(self, candidate: Sms, now: float) -> Sms | None:
+        row = self.sms(candidate.app_id, candidate.id)
+        if row is None:
+            return candidate
+        if row.fingerprint != candidate.fingerprint:
+            self.publish([_conflict(candidate, now)], now)
+            return None
+        if row.state is State.HANDED_BACK and candidate.attempt == row.attempt + 1:
+            return replace(candidate, sequence=row.sequence, tried=tuple(dict.fromkeys(row.tried + candidate.tried)))
+        if again := tell_again(row):
+            self.publish([again], now)
+        return None
+
+    def _take_tids(self, gateway: str, count: int) -> list[int]:
+        """The next task ids of a gateway: int32, wrapping, never one that an open row holds."""
+        if count == 0:
+            return []
+        row = self._raw.execute(sql.NEXT_TID, (gateway,)).fetchone()
+        first: int = row[0]
+        tids: list[int] = []
+        while len(tids) < count:
+            last = min(first + count - len(tids) - 1, MAX_TID)
+            held = {tid for (tid,) in self._raw.execute(sql.OPEN_TIDS, (gateway, first, last))}
+            tids += [tid for tid in range(first, last + 1) if tid not in held]
+            first = last + 1 if last < MAX_TID else 1
+        self._raw.execute(sql.SET_NEXT_TID, (first, gateway))
+        return tids
+
+    def spend(self, levels: Mapping[str, tuple[float, float]]) -> None:
+        """Note what is left in the SIMs' buckets: {sim: (level in segments, unix seconds)}."""
+        self._raw.executemany(sql.SPEND, [(sim, level, at) for sim, (level, at) in levels.items()])
+
+    # --- outbox -----------------------------------------------------------------------------------------------------
+
+    def publish(self, publications: Sequence[Publication], now: float) -> None:
+        """Put into the outbox; the relay tells it."""
+        self._raw.executemany(
+            sql.PUT_OUTBOX, [(now, p.exchange, p.routing_key, p.properties(), p.body) for p in publications]
+        )
+
+    def read_outbox(self, after: int, limit: int) -> list[tuple[int, Publication]]:
+        """The oldest rows with a number above ``after``."""
+        return [(n, Publication.load(*told)) for n, *told in self._raw.execute(sql.READ_OUTBOX, (after, limit))]
+
+    def drop_outbox(self, numbers: Iterable[int]) -> None:
+        """Forget what the broker has confirmed."""
+        self._raw.executemany(sql.DROP_OUTBOX, [(n,) for n in numbers])
+
+    def outbox_facts(self) -> tuple[int, float | None]:
+        """How many rows wait to be published, and since when the oldest does."""
+        count, oldest = self._raw.execute(sql.OUTBOX_FACTS).fetchone()
+        return count, oldest
+
+    # --- incoming SMS -----------------------------------------------------------------------------------------------
+
+    def is_body_known(self, gateway: str, body_hash: bytes, since: float) -> bool:
+        """Whether the very same body came from this gateway since then."""
+        return self._raw.execute(sql.IS_BODY_KNOWN, (gateway, body_hash, since)).fetchone() is not None
+
+    def same_content(self, *, content: bytes, sender: str, sim: str) -> list[KnownSms]:
+        """What was told with this card, sender and text."""
+        return [KnownSms(*row) for row in self._raw.execute(sql.SAME_CONTENT, (content, sender, sim))]
+
+    def note_received(
+        self, key: str, now: float, *, gateway: str, body: bytes, via: str, sim: str, sender: str, content: bytes,
+        device_at: float | None,
+    ) -> None:  # fmt: skip
+        """Remember an incoming SMS or report by its dedupe key."""
+        self._raw.execute(sql.SAVE_RECEIVED, (key, now, gateway, body, via, sim, sender, content, device_at))
+
+    # --- gateways, meta, age ----------------------------------------------------------------------------------------
+
+    def boot_of(self, gateway: str, seq: int) -> tuple[int, int | None]:
+        """Note the device's sequence number: (restarts seen so far, previous number where this one began anew)."""
+        table = schema.gateway
+        row = self.connection.execute(sa.select(table.c.seq, table.c.boot).where(table.c.name == gateway)).one()
+        restarted = row.seq is not None and seq < row.seq
+        boot = row.boot + restarted
+        self.connection.execute(sa.update(table).where(table.c.name == gateway).values(seq=seq, boot=boot))
+        return boot, row.seq if restarted else None
+
+    def boots(self) -> dict[str, int]:
+        """Restarts seen so far, per gateway."""
+        rows = self.connection.execute(sa.select(schema.gateway.c.name, schema.gateway.c.boot))
+        return dict(rows.tuples().all())
+
+    def meta(self, name: str) -> str | None:
+        """A remembered word about the ledger itself."""
+        return self.connection.scalar(sa.select(schema.meta.c.value).where(schema.meta.c.name == name))
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Remember a word about the ledger itself."""
+        self.connection.execute(
+            sa.text("INSERT OR REPLACE INTO meta (name, value) VALUES (:n, :v)"), {"n": name, "v": value}
+        )
+
+    def prune(self, now: float, *, full_rows_s: float, horizon_s: float, received_s: float, limit: int) -> int:
+        """Slim and forget what is old enough, at most ``limit`` rows of each kind; how many rows it touched."""
+        return sum(
+            self._raw.execute(statement, (now - age_s, limit)).rowcount
+            for statement, age_s in (
+                (sql.SLIM_SMS, full_rows_s),
+                (sql.FORGET_SMS, horizon_s),
+                (sql.FORGET_PAST, full_rows_s),
+                (sql.FORGET_RECEIVED, received_s),
+            )
+        )
+
+    def count_states(self) -> dict[str, int]:
+        """How many SMS are in each state."""
+        counts = sa.select(schema.sms.c.state, sa.func.count()).group_by(schema.sms.c.state)
+        return dict(self.connection.execute(counts).tuples().all())
+
+
+class Ledger:
+    """One SQLite file, its lock, its writer."""
+
+    def __init__(self, engine: sa.Engine, writer: Writer, lock: IO[str]) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._lock = lock
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        gateways: Sequence[str],
+        *,
+        lock_wait_s: float,
+        on_commit: Callable[[float], None] = lambda _: None,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> Ledger:
+        """Lock, migrate (after a backup) and open the ledger at ``path``, creating it where it is new.
+
+        Raises LedgerLocked when another process keeps the lock longer than ``lock_wait_s``, LedgerUnusable when the
+        file is damaged or of a future version.
+        """
+        lock = await _lock(path, lock_wait_s)
+        try:
+            engine = await asyncio.to_thread(_prepare, path, gateways)
+        except BaseException:
+            lock.close()
+            raise
+        return cls(engine, Writer(engine, on_commit=on_commit, on_failure=on_failure), lock)
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Run ``work`` in a transaction; the answer means that it is durable. Raises LedgerUnavailable."""
+        return await self._writer.run(lambda connection: work(Transaction(connection)))
+
+    async def close(self) -> None:
+        """Commit what was handed in, close the file, release the lock."""
+        await self._writer.close()
+        await asyncio.to_thread(self._engine.dispose)
+        self._lock.close()
+
+
+def _conflict(candidate: Sms, now: float) -> Publication:
+    """Same key, other fingerprint: told, and no state of any SMS (design 1.2)."""
+    data = SmsRejected(
+        app_id=candidate.app_id or None,
+        route=candidate.route,
+        reason="id_conflict",
+        field="id",
+        detail="this id was already used for another SMS (other recipient, text, routing key, ports or sim)",
+        of_sms=False,
+    )
+    return publication_of(
+        data,
+        event_id=f"conflict/{candidate.key}/{candidate.fingerprint.hex()}",
+        at=now,
+        subject=candidate.id,
+        route=candidate.route,
+        correlation_id=candidate.asked.get("cid"),
+        copy_to=candidate.asked.get("reply_to"),
+    )
+
+
+async def _lock(path: Path, wait_s: float) -> IO[str]:
+    """Take the lock beside the ledger, waiting for a predecessor that is still stopping."""
+    file = await asyncio.to_thread(Path(f"{path}.lock").open, "w")
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= give_up_at:
+                file.close()
+                raise LedgerLocked(
+                    f"another bridge holds {path}.lock; stop it, or give this one its own store.path "
+                    f"(waited {wait_s:g} s: store.lock_wait_s)"
+                ) from None
+            await asyncio.sleep(0.1)
+        else:
+            return file
+
+
+def _prepare(path: Path, gateways: Sequence[str]) -> sa.Engine:
+    """Connect, check, back up, migrate, and give each new gateway a random first task id."""
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    try:
+        _migrate(engine, path)
+        with engine.begin() as connection:
+            for name in gateways:
+                connection.execute(
+                    sa.text("INSERT OR IGNORE INTO gateway (name, next_tid, boot, epoch) VALUES (:name, :tid, 0, 0)"),
+                    {"name": name, "tid": random.randint(1, MAX_TID)},  # noqa: S311  unlikely, not secret
+                )
+    except (sqlite3.DatabaseError, SQLAlchemyError) as error:
+        engine.dispose()
+        raise LedgerUnusable(
+            f"the ledger {path} cannot be used: {error}. Put a backup in its place ({path}.before-*), or move it away "
+            "to start an empty one (SMS in flight are then forgotten)"
+        ) from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _on_connect(raw: sqlite3.Connection, _record: object) -> None:
+    raw.isolation_level = None  # we say BEGIN ourselves: sqlite3's own opening of transactions breaks savepoints
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=4000", "cache_size=-16000"):
+        raw.execute(f"PRAGMA {pragma}")
+
+
+def _migrate(engine: sa.Engine, path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with engine.begin() as connection:
+        present = MigrationContext.configure(connection).get_current_revision()
+    if present == newest:
+        return
+    if present is not None and present not in known:
+        raise LedgerUnusable(
+            f"the ledger {path} was written by a newer version (its schema is {present}, this one knows {newest}): "
+            "install that version again, or put the backup from before its migration in place"
+        )
+    if present is not None:
+        _back_up(engine, path.with_name(f"{path.name}.before-{newest}"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _back_up(engine: sa.Engine, target: Path) -> None:
+    """A consistent copy beside the ledger, complete or not there at all."""
+    partial = target.with_name(f"{target.name}.partial")
+    with engine.connect() as connection, sqlite3.connect(partial) as copy:
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.backup(copy)
+    copy.close()
+    shutil.move(partial, target)
+    os.sync()

@@ -1,0 +1,109 @@
+"""The ledger's hot statements: hand-written SQL over the same connection (design 3.7).
+
+Few and prepared: sqlite3 keeps each compiled. Rows travel as tuples in the order of COLUMNS; everything colder goes
+through SQLAlchemy in ``ledger``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bridge.models import Sms, State
+
+COLUMNS = (
+    "app_id", "id", "fingerprint", "state", "state_at", "attempt", "tried", "sequence", "request", "route", "parent",
+    "recipient", "segments", "encoding", "expires_at", "deadline_at", "gateway", "port", "slot", "sim", "tid",
+    "begun_at", "owner", "epoch", "code", "reason", "certain", "detail", "event_id", "event_type", "event_at",
+)  # fmt: skip
+_NAMES = ", ".join(COLUMNS)
+_MARKS = ", ".join("?" * len(COLUMNS))
+
+SAVE_SMS = f"INSERT INTO sms ({_NAMES}) VALUES ({_MARKS}) ON CONFLICT (app_id, id) DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in COLUMNS[2:]
+)
+SMS_BY_KEY = f"SELECT {_NAMES} FROM sms WHERE app_id = ? AND id = ?"
+SMS_BY_TID = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND tid = ? ORDER BY state_at DESC LIMIT 1"
+SMS_OVERDUE = (
+    f"SELECT {_NAMES} FROM sms WHERE deadline_at <= ? "
+    "AND state IN ('submitting', 'in_doubt', 'submitted', 'handed_back') ORDER BY deadline_at LIMIT ?"
+)
+SMS_OPEN = f"SELECT {_NAMES} FROM sms WHERE state IN ('submitting', 'in_doubt', 'submitted')"
+SMS_SENT_TO = (
+    f"SELECT {_NAMES} FROM sms WHERE substr(recipient, -7) = ? AND sim = ? AND state = 'sent' "
+    "AND report IS NULL AND state_at >= ? ORDER BY state_at LIMIT 20"
+)
+NOTE_REPORT = "UPDATE sms SET report = ? WHERE app_id = ? AND id = ?"
+
+PAST_BY_TID = (
+    "SELECT app_id, id, attempt, recipient, port, slot, sim FROM past_attempt WHERE gateway = ? AND tid = ? "
+    "ORDER BY ended_at DESC LIMIT 1"
+)
+SAVE_PAST = (
+    "INSERT OR REPLACE INTO past_attempt "
+    "(app_id, id, attempt, gateway, port, slot, sim, tid, recipient, code, reason, ended_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+PUT_OUTBOX = "INSERT INTO outbox (at, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)"
+READ_OUTBOX = "SELECT n, exchange, routing_key, properties, body FROM outbox WHERE n > ? ORDER BY n LIMIT ?"
+DROP_OUTBOX = "DELETE FROM outbox WHERE n = ?"
+OUTBOX_FACTS = "SELECT count(*), min(at) FROM outbox"
+
+SPEND = (
+    "INSERT INTO budget (sim, level, at, hour, day, month) VALUES (?, ?, ?, 0, 0, 0) "
+    "ON CONFLICT (sim) DO UPDATE SET level = excluded.level, at = excluded.at"
+)
+BUDGETS = "SELECT sim, level, at FROM budget"
+
+NEXT_TID = "SELECT next_tid FROM gateway WHERE name = ?"
+SET_NEXT_TID = "UPDATE gateway SET next_tid = ? WHERE name = ?"
+OPEN_TIDS = (
+    "SELECT tid FROM sms WHERE gateway = ? AND tid BETWEEN ? AND ? AND state IN ('submitting', 'in_doubt', 'submitted')"
+)
+
+IS_BODY_KNOWN = "SELECT 1 FROM received WHERE gateway = ? AND body = ? AND at > ? LIMIT 1"
+SAME_CONTENT = "SELECT key, told, via, device_at, at FROM received WHERE content = ? AND sender = ? AND sim = ?"
+SAVE_RECEIVED = (
+    "INSERT INTO received (key, at, told, gateway, body, via, sim, sender, content, device_at) "
+    "VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET told = told + 1, body = excluded.body, "
+    "at = excluded.at"
+)
+
+
+_FINAL = "('sent', 'failed', 'expired', 'rejected', 'unknown')"
+SLIM_SMS = (
+    "UPDATE sms SET request = NULL, tried = NULL, detail = NULL, code = NULL, reason = NULL, gateway = NULL, "
+    "port = NULL, slot = NULL, sim = NULL, tid = NULL, recipient = '' WHERE (app_id, id) IN "
+    f"(SELECT app_id, id FROM sms WHERE state_at < ? AND request IS NOT NULL AND state IN {_FINAL} LIMIT ?)"
+)
+FORGET_SMS = (
+    "DELETE FROM sms WHERE (app_id, id) IN "
+    f"(SELECT app_id, id FROM sms WHERE state_at < ? AND state IN {_FINAL} LIMIT ?)"
+)
+FORGET_PAST = (
+    "DELETE FROM past_attempt WHERE (app_id, id, attempt) IN "
+    "(SELECT app_id, id, attempt FROM past_attempt WHERE ended_at < ? LIMIT ?)"
+)
+FORGET_RECEIVED = "DELETE FROM received WHERE key IN (SELECT key FROM received WHERE at < ? LIMIT ?)"
+
+
+def row_of(sms: Sms) -> tuple[Any, ...]:
+    """The tuple that SAVE_SMS takes."""
+    return (
+        sms.app_id, sms.id, sms.fingerprint, sms.state.value, sms.state_at, sms.attempt,
+        json.dumps(sms.tried) if sms.tried else None, sms.sequence, sms.request, sms.route, sms.parent, sms.recipient,
+        sms.segments, sms.encoding, sms.expires_at, sms.deadline_at, sms.gateway, sms.port, sms.slot, sms.sim, sms.tid,
+        sms.begun_at, sms.owner, sms.epoch, sms.code, sms.reason, sms.certain,
+        json.dumps(sms.detail, ensure_ascii=False) if sms.detail else None, sms.event_id, sms.event_type, sms.event_at,
+    )  # fmt: skip
+
+
+def sms_of(row: tuple[Any, ...]) -> Sms:
+    """The inverse of ``row_of``, for rows selected in the order of COLUMNS."""
+    told = dict(zip(COLUMNS, row, strict=True))
+    told["state"] = State(told["state"])
+    told["tried"] = tuple(json.loads(told["tried"])) if told["tried"] else ()
+    told["detail"] = json.loads(told["detail"]) if told["detail"] else {}
+    told["certain"] = None if told["certain"] is None else bool(told["certain"])
+    return Sms(**told)
