@@ -1,0 +1,223 @@
+"""A private RabbitMQ node for tests, demo, proof and bench: loopback only, free ports, everything in a temp folder.
+
+Run as a command it starts one, prints one JSON line with its address, and stops it on SIGTERM, SIGINT or the end of
+its standard input. `private_broker` runs that command behind a pipe: when the caller ends, however it ends, the pipe
+ends too and the command takes the node and its folder away. The node and its name server die with the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+READY_WITHIN_S = 90.0
+STOP_WITHIN_S = 15.0
+PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+
+# The wrapper in /usr/sbin insists on root or the rabbitmq user; the script behind it does not.
+SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
+
+HOW_TO_INSTALL = """RabbitMQ was not found. Run this line, then try again:
+    sudo apt-get update && sudo apt-get install --yes --no-install-recommends rabbitmq-server
+Or set AMQP_URL to a broker that may be used, such as amqp://guest:guest@127.0.0.1:5672/"""
+
+CONFIG = """\
+listeners.tcp.1 = 127.0.0.1:{port}
+vm_memory_high_watermark.absolute = 1GB
+disk_free_limit.absolute = 50MB
+raft.wal_max_size_bytes = 33554432
+collect_statistics_interval = 60000
+log.file.level = warning
+"""
+
+
+class BrokerMissing(Exception):
+    """RabbitMQ is not installed or did not start; the message says what to run, or what RabbitMQ wrote."""
+
+
+@contextlib.contextmanager
+def broker() -> Iterator[str]:
+    """The AMQP URL to work with: the broker of AMQP_URL where that is set, else a private one of ours."""
+    if url := os.environ.get("AMQP_URL"):
+        yield url
+        return
+    with private_broker() as url:
+        yield url
+
+
+@contextlib.contextmanager
+def private_broker() -> Iterator[str]:
+    """Run a private node and yield its AMQP URL; nothing is left of it, even where the caller is killed."""
+    with subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a Ctrl-C reaches the caller alone, which stops us in its own order
+    ) as command:
+        assert command.stdin is not None
+        assert command.stdout is not None
+        line = command.stdout.readline()
+        if not line:
+            raise BrokerMissing("the private broker did not start; its reason stands above")
+        try:
+            yield json.loads(line)["url"]
+        finally:
+            command.stdin.close()
+            command.wait()
+
+
+class StopRequest:
+    """Becomes true with SIGTERM, SIGINT, SIGHUP or the end of standard input."""
+
+    def __init__(self) -> None:
+        bell, ring = socket.socketpair()
+        self._bell, self._bell_fd = bell, bell.fileno()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: ring.send(b"."))
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait up to `timeout_s`; True where the end was asked for."""
+        readable, _, _ = select.select([self._bell_fd, 0], [], [], timeout_s)
+        return self._bell_fd in readable or (0 in readable and not os.read(0, 4096))
+
+
+class Node:
+    """One RabbitMQ node and its name server (epmd), as two ordinary children that die with this process."""
+
+    def __init__(self, folder: Path) -> None:
+        server = next((found for name in SERVERS if (found := shutil.which(name))), None)
+        epmd = shutil.which("epmd")
+        if server is None or epmd is None:
+            raise BrokerMissing(HOW_TO_INSTALL)
+        self._folder = folder
+        self._port, distribution_port, epmd_port = free_ports(3)
+        self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
+        (folder / "rabbitmq.conf").write_text(CONFIG.format(port=self._port))
+        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "env.conf").touch()
+        cookie = folder / ".erlang.cookie"
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+        self._environment = environment(folder, distribution_port, epmd_port)
+        self._name_server = self._spawn(epmd, "-port", str(epmd_port), "-address", "127.0.0.1")
+        self.server = self._spawn(server)
+
+    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
+        with (self._folder / "output.log").open("ab") as output:
+            return subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def answers(self) -> bool:
+        """Whether the node speaks AMQP by now; raises BrokerMissing where it has ended instead."""
+        if self.server.poll() is not None:
+            raise BrokerMissing(f"RabbitMQ ended with {self.server.returncode}:\n{self._last_words()}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=5) as client:
+            client.sendall(PROTOCOL_HEADER)
+            return bool(client.recv(1))
+        return False
+
+    def _last_words(self) -> str:
+        written = [path.read_text(errors="replace") for path in sorted(self._folder.glob("**/*.log"))]
+        return "\n".join(written)[-4000:]
+
+    def stop(self) -> None:
+        """Stop the node, then its name server; kill what does not stop in time."""
+        for process in (self.server, self._name_server):
+            process.terminate()
+            try:
+                process.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def environment(folder: Path, distribution_port: int, epmd_port: int) -> dict[str, str]:
+    """Everything RabbitMQ would otherwise take from /etc, /var and the default ports."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        "HOME": str(folder),
+        "ERL_EPMD_PORT": str(epmd_port),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node instead of its parent
+        "RABBITMQ_NODENAME": f"ejoin-{distribution_port}@localhost",
+        "RABBITMQ_DIST_PORT": str(distribution_port),
+        "RABBITMQ_CONF_ENV_FILE": str(folder / "env.conf"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        "RABBITMQ_MNESIA_DIR": str(folder / "data" / "node"),
+        "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "data" / "feature_flags"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_PID_FILE": str(folder / "node.pid"),
+        # Two schedulers, not bound to a core: several nodes share a small machine.
+        "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +SDcpu 1:1 +SDio 2",
+    }
+
+
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports that are free on the loopback interface right now."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def main() -> int:
+    """Run one node until the end is asked for."""
+    stop = StopRequest()
+    with tempfile.TemporaryDirectory(prefix="ejoin-broker-", ignore_cleanup_errors=True) as folder:
+        try:
+            node = Node(Path(folder))
+        except BrokerMissing as error:
+            print(error, file=sys.stderr)
+            return 1
+        try:
+            if run(node, stop):
+                print(json.dumps({"url": node.url, "pid": node.server.pid, "folder": folder}), flush=True)
+                while not stop.wait(None):
+                    pass
+        except BrokerMissing as error:
+            print(error, file=sys.stderr)
+            return 1
+        finally:
+            node.stop()
+    return 0
+
+
+def run(node: Node, stop: StopRequest) -> bool:
+    """Wait until the node is ready; False where the end was asked for before that."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not node.answers():
+        if stop.wait(0.1):
+            return False
+        if time.monotonic() > deadline:
+            raise BrokerMissing(f"RabbitMQ was not ready after {READY_WITHIN_S:.0f} s")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
