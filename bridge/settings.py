@@ -785,7 +785,7 @@ def _wrong_value(error: ErrorDetails) -> str:
         case "bool_type":
             return f"{shown} is not a switch (write true or false)"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            bound = next(f"{words} {context[k]:g}" for k, words in BOUNDS.items() if k in context)
+            bound = next(f"{words} {context[k]:.15g}" for k, words in BOUNDS.items() if k in context)
             return f"{shown} is out of range (it must be {bound}: {cure})"
         case "finite_number":
             return f"{given} is out of range (it must be finite; null is unlimited where that is possible)"
