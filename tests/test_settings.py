@@ -134,8 +134,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a route names a port the gateway does not have": (
         config(routes=[{"name": "default", "ports": ["gw1:7-16"]}]),
-        "routes[0].ports[0]: gw1 has no port 9, 10, 11, 12, 13, ... "
-        "(its ports are 1-8: name some of those, or add to the gateway's ports)",
+        (
+            "routes[0].ports[0]: gw1 has no port 9, 10, 11, 12, 13, ... "
+            "(its ports are 1-8: name some of those, or add to the gateway's ports)"
+        ),
     ),
     "a route's ports with a space after the colon": (
         config(routes=[{"name": "default", "ports": [{"gw1": "1-8"}]}]),
@@ -147,8 +149,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a route's ports unreadable": (
         config(routes=[{"name": "default", "ports": ["gw1:a-b"]}]),
-        "routes[0].ports[0]: not a port: 'a-b' (write 4, 1A, 1.01 or 1.sp128.016); "
-        'a list of ports is written "1-4,7"',
+        (
+            "routes[0].ports[0]: not a port: 'a-b' (write 4, 1A, 1.01 or 1.sp128.016); "
+            'a list of ports is written "1-4,7"'
+        ),
     ),
     "a route without ports": (
         config(routes=[{"name": "default", "ports": []}]),
@@ -156,8 +160,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a range that runs backwards": (
         config(gateways=[gateway(ports="8-1")]),
-        "gateways[0].ports: not a port range: '8-1' (write the smaller number first, from 1 to 1024); "
-        'a list of ports is written "1-4,7"',
+        (
+            "gateways[0].ports: not a port range: '8-1' (write the smaller number first, from 1 to 1024); "
+            'a list of ports is written "1-4,7"'
+        ),
     ),
     "ports that YAML reads as a number": (
         config(gateways=[gateway(ports=1.10)]),
@@ -173,8 +179,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a port limit for a port that is not there": (
         config(gateways=[gateway(port_limits={9: {"burst": 1}})]),
-        "gateways[0].port_limits.9: gw1 has no port 9 "
-        "(its ports are 1-8: name some of those, or add to the gateway's ports)",
+        (
+            "gateways[0].port_limits.9: gw1 has no port 9 "
+            "(its ports are 1-8: name some of those, or add to the gateway's ports)"
+        ),
     ),
     "a port limit whose key YAML reads as a number": (
         config(gateways=[gateway(port_limits={1.10: {"burst": 1}})]),
@@ -190,13 +198,17 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an empty list of callback tokens": (
         config(gateways=[gateway(callback_tokens=[])]),
-        "gateways[0].callback_tokens: has no token "
-        "(give one: without it nobody's callbacks can be told from the device's)",
+        (
+            "gateways[0].callback_tokens: has no token "
+            "(give one: without it nobody's callbacks can be told from the device's)"
+        ),
     ),
     "no callback tokens at all": (
         config(gateways=[gateway(callback_tokens=...)]),
-        "gateways[0].callback_tokens: is missing (add it, or callback_tokens_file: "
-        "Secrets in the callback URL: one, or two while exchanging them. The first is told to the device.)",
+        (
+            "gateways[0].callback_tokens: is missing (add it, or callback_tokens_file: "
+            "Secrets in the callback URL: one, or two while exchanging them. The first is told to the device.)"
+        ),
     ),
     "a callback token that cannot stand in a URL": (
         config(gateways=[gateway(callback_tokens=["a/b"])]),
@@ -212,8 +224,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a device URL with a port that is none": (
         config(gateways=[gateway(url="http://10.0.0.1:80800")]),
-        "gateways[0].url: is no URL: its host or port cannot be read (write http://host:port; "
-        "percent-encode :, /, #, ? and @ in a password)",
+        (
+            "gateways[0].url: is no URL: its host or port cannot be read (write http://host:port; "
+            "percent-encode :, /, #, ? and @ in a password)"
+        ),
     ),
     "a device URL with credentials": (
         config(gateways=[gateway(url="http://root:hush@10.0.0.1")]),
@@ -245,8 +259,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a prefix with a blank": (
         config(amqp={"prefix": "my sms"}),
-        'amqp.prefix: "my sms" does not fit '
-        "(First word of all exchanges and queues: letters, digits, . _ -, at most 40)",
+        (
+            'amqp.prefix: "my sms" does not fit '
+            "(First word of all exchanges and queues: letters, digits, . _ -, at most 40)"
+        ),
     ),
     "an address without a port": (
         config(web={"listen": "localhost"}),
@@ -266,13 +282,17 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a negative duration": (
         config(timing={"doubt_s": -1}),
-        "timing.doubt_s: -1 is out of range "
-        "(it must be more than 0: How long evidence is looked for when an answer was lost)",
+        (
+            "timing.doubt_s: -1 is out of range "
+            "(it must be more than 0: How long evidence is looked for when an answer was lost)"
+        ),
     ),
     "a rate of nothing": (
         config(limits={"segments_per_min": 0}),
-        "limits.segments_per_min: 0 is out of range "
-        "(it must be more than 0: Segments a minute per SIM; null is unlimited)",
+        (
+            "limits.segments_per_min: 0 is out of range "
+            "(it must be more than 0: Segments a minute per SIM; null is unlimited)"
+        ),
     ),
     "an infinite rate": (
         config(limits={"segments_per_min": float("inf")}),
@@ -284,8 +304,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a device timeout of a second": (
         config(policy={"timeout_s": 1}),
-        "policy.timeout_s: 1 is out of range "
-        "(it must be at least 5: How long the device waits for the network, 5 to 600 s)",
+        (
+            "policy.timeout_s: 1 is out of range "
+            "(it must be at least 5: How long the device waits for the network, 5 to 600 s)"
+        ),
     ),
     "a switch that is text": (
         config(amqp={"declare": "maybe"}),
@@ -313,8 +335,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no time left after connecting": (
         config(timing={"connect_timeout_s": 5, "post_timeout_s": 5}),
-        "timing.post_timeout_s: 5 leaves no time after connecting "
-        "(make it longer than timing.connect_timeout_s, 5: it includes connecting)",
+        (
+            "timing.post_timeout_s: 5 leaves no time after connecting "
+            "(make it longer than timing.connect_timeout_s, 5: it includes connecting)"
+        ),
     ),
     "an outbox that never resumes": (
         config(store={"outbox_pause": 100, "outbox_resume": 100}),
@@ -352,13 +376,17 @@ def test_all_contradictions_are_said_at_once(tmp_path):
 FILES = {
     "a syntax error": (
         "amqp:\n  url: a: b\n",
-        "config.yaml: is not YAML at line 2, column 9: mapping values are not allowed here "
-        '(check indentation and tabs; put quotes around texts with ": " or " #")',
+        (
+            "config.yaml: is not YAML at line 2, column 9: mapping values are not allowed here "
+            '(check indentation and tabs; put quotes around texts with ": " or " #")'
+        ),
     ),
     "a key that stands twice": (
         "logs: {level: info}\nlogs: {level: debug}\n",
-        "config.yaml: is not YAML at line 2, column 1: the key 'logs' stands here a second time "
-        '(check indentation and tabs; put quotes around texts with ": " or " #")',
+        (
+            "config.yaml: is not YAML at line 2, column 1: the key 'logs' stands here a second time "
+            '(check indentation and tabs; put quotes around texts with ": " or " #")'
+        ),
     ),
     "a control character": (
         "logs: \x07\n",
@@ -559,8 +587,10 @@ VARIABLES = {
     "a list that is not JSON": (
         "EJOIN_ROUTES",
         "default",
-        "EJOIN_ROUTES: is not JSON: Expecting value: line 1 column 1 (char 0) "
-        "(lists and sections are one JSON text in the environment)",
+        (
+            "EJOIN_ROUTES: is not JSON: Expecting value: line 1 column 1 (char 0) "
+            "(lists and sections are one JSON text in the environment)"
+        ),
     ),
     "an entry of a list": (
         "EJOIN_GATEWAYS__0__PASSWORD",
@@ -570,8 +600,10 @@ VARIABLES = {
     "a number that is none": (
         "EJOIN_TIMING__DOUBT_S",
         "long",
-        'timing.doubt_s: "long" is not a number (How long evidence is looked for when an answer was lost) '
-        "[from EJOIN_TIMING__DOUBT_S]",
+        (
+            'timing.doubt_s: "long" is not a number (How long evidence is looked for when an answer was lost) '
+            "[from EJOIN_TIMING__DOUBT_S]"
+        ),
     ),
 }
 
