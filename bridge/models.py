@@ -36,6 +36,14 @@ H_TRACEPARENT = "traceparent"
 H_REASON, H_DETAIL = "x-reason", "x-detail"
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The two clocks that ``app.py`` hands out: unix seconds for what is told and stored, monotonic for pacing."""
+
+    wall: Callable[[], float]
+    mono: Callable[[], float]
+
+
 class Key(NamedTuple):
     """The idempotency key of an SMS: the producer's AMQP ``app_id`` and the request's ``id``."""
 
@@ -176,6 +184,7 @@ class Request:
             "ts": self.timestamp,
             "tp": self.traceparent,
             "meta": self.body.metadata or None,
+            "dr": self.body.delivery_report or None,
         }
         return json.dumps({k: v for k, v in told.items() if v is not None}, separators=(",", ":"), ensure_ascii=False)
 

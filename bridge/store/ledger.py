@@ -113,7 +113,7 @@ class Transaction:
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OVERDUE, (now, limit))]
 
     def sent_to(self, recipient_tail: str, sim: str, since: float) -> list[Sms]:
-        """Sent by this SIM to a number with these last 7 digits, oldest first, without a delivery report so far."""
+        """With this SIM, to a number with these last 7 digits, oldest first, without a delivery report so far."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_SENT_TO, (recipient_tail, sim, since))]
 
     def note_report(self, sms: Sms, code: int) -> None:

@@ -62,7 +62,7 @@ sms = Table(
     Index("sms_tid", "gateway", "tid", unique=True, sqlite_where=OPEN_STATES),
     Index("sms_task", "gateway", "tid", sqlite_where=text("tid IS NOT NULL")),
     Index("sms_deadline", "deadline_at", sqlite_where=WAITING_STATES),
-    Index("sms_recipient", text("substr(recipient, -7)"), "sim", sqlite_where=text("state = 'sent'")),
+    Index("sms_recipient", text("substr(recipient, -7)"), "sim", sqlite_where=text("state IN ('submitted', 'sent')")),
     Index("sms_age", "state_at"),
     sqlite_with_rowid=False,
 )

@@ -30,8 +30,8 @@ SMS_OVERDUE = (
 )
 SMS_OPEN = f"SELECT {_NAMES} FROM sms WHERE state IN ('submitting', 'in_doubt', 'submitted')"
 SMS_SENT_TO = (
-    f"SELECT {_NAMES} FROM sms WHERE substr(recipient, -7) = ? AND sim = ? AND state = 'sent' "
-    "AND report IS NULL AND state_at >= ? ORDER BY state_at LIMIT 20"
+    f"SELECT {_NAMES} FROM sms WHERE substr(recipient, -7) = ? AND sim = ? AND state IN ('submitted', 'sent') "
+    "AND report IS NULL AND begun_at >= ? ORDER BY begun_at LIMIT 20"
 )
 NOTE_REPORT = "UPDATE sms SET report = ? WHERE app_id = ? AND id = ?"
 

@@ -142,7 +142,7 @@ def upgrade() -> None:
         "sms",
         [sa.text("substr(recipient, -7)"), "sim"],
         unique=False,
-        sqlite_where=sa.text("state = 'sent'"),
+        sqlite_where=sa.text("state IN ('submitted', 'sent')"),
     )
     op.create_index("sms_task", "sms", ["gateway", "tid"], unique=False, sqlite_where=sa.text("tid IS NOT NULL"))
     op.create_index(

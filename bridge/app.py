@@ -1,0 +1,293 @@
+"""The only file that knows everyone: build the graph, start, stop, signals, watchdog (design 3.6).
+
+Start in order, stop in reverse with a stopwatch. The loops run in one TaskGroup, so a loop that dies stops the
+process instead of leaving it half alive; the next start settles whatever was in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from bridge import logs
+from bridge.amqp.session import Session
+from bridge.amqp.topology import Topology
+from bridge.ejoin.facts import Envelope, SmsTask, SubmitAnswer
+from bridge.errors import BridgeError, LedgerLocked
+from bridge.flows.changes import Changes
+from bridge.flows.inbound import Inbound
+from bridge.flows.outbound import Outbound
+from bridge.flows.patrol import Patrol
+from bridge.flows.relay import Relay
+from bridge.gateway import Gateway
+from bridge.metrics import Metrics
+from bridge.models import Clock
+from bridge.rules.health import Fleet, GatewayPlan, PortLimits
+from bridge.rules.planner import Planner
+from bridge.rules.routing import Route
+from bridge.settings import (
+    GRACE_CLOSE_S,
+    GRACE_CONSUMERS_S,
+    GRACE_RELAY_S,
+    GRACE_WEB_S,
+    GatewaySettings,
+    Settings,
+)
+from bridge.store.ledger import Ledger, Transaction
+from bridge.web import Web
+
+log = structlog.get_logger()
+
+EXIT_FAILED, EXIT_LOCKED = 1, 3
+FIRST_SNAPSHOTS_S = 10.0
+CLEAN_STOP = "clean_stop"
+
+
+class Bridge:
+    """Everything wired together; ``serve`` is its life."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, metrics: Metrics, clock: Clock) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.metrics = metrics
+        self.clock = clock
+        self.fleet = Fleet({entry.name: _plan_of(settings, entry) for entry in settings.gateways})
+        self.planner = Planner(self.fleet, [Route(r.name, tuple(settings.route_ports(r.name))) for r in settings.routes])
+        self.gateways = {entry.name: _client_of(settings, entry) for entry in settings.gateways}
+        topology = Topology(
+            settings.amqp.prefix, [r.name for r in settings.routes], [g.name for g in settings.gateways]
+        )
+        self.session = Session(settings.amqp, topology, metrics)
+        self.relay = Relay(
+            ledger,
+            self.session.publish_many,
+            metrics,
+            clock,
+            pause=settings.store.outbox_pause,
+            resume=settings.store.outbox_resume,
+        )
+        self.changes = Changes(metrics, self._left_device)
+        self.outbound = Outbound(
+            settings,
+            fleet=self.fleet,
+            planner=self.planner,
+            ledger=ledger,
+            submit={name: _submitter(client) for name, client in self.gateways.items()},
+            publish=self.session.publish_many,
+            consumers=self.session,
+            changes=self.changes,
+            metrics=metrics,
+            clock=clock,
+            wake_relay=self.relay.wake,
+            is_paused=lambda: self.relay.paused,
+        )
+        self.inbound = Inbound(
+            fleet=self.fleet,
+            ledger=ledger,
+            changes=self.changes,
+            metrics=metrics,
+            clock=clock,
+            repeat_window_s=settings.timing.repeat_window_s,
+            terms_of=self.outbound.terms_of,
+            has_elsewhere=self.outbound.has_elsewhere,
+            wake=self._port_news,
+            heard=lambda gateway: self.patrol.heard(gateway),
+            wake_relay=self.relay.wake,
+        )
+        self.patrol = Patrol(
+            settings,
+            devices=self.gateways,
+            ledger=ledger,
+            absorb_status=self.inbound.absorb_status,
+            restore_queued=self.planner.restore_queued,
+            changes=self.changes,
+            metrics=metrics,
+            clock=clock,
+            terms_of=self.outbound.terms_of,
+            wake_relay=self.relay.wake,
+            wake_planner=self.outbound.wake,
+        )
+        self.web = Web(
+            settings.web.listen,
+            gateways={entry.name: entry.tokens for entry in settings.gateways},
+            on_callback=self.inbound.callback,
+            ready=self.ready,
+            metrics=metrics,
+        )
+        self._stage = "starting"
+
+    def ready(self) -> dict[str, Any]:
+        """Whether the bridge can do its work, and what is missing."""
+        missing = [] if self._stage == "running" else [self._stage]
+        if not self.session.connected:
+            missing.append("broker")
+        silent = self.patrol.silent()
+        if silent and len(silent) == len(self.gateways):
+            missing.append("gateways")
+        return {
+            "ready": not missing,
+            "missing": missing,
+            "silent_gateways": silent,
+            "broker": self.session.describe(),
+            "fleet": repr(self.fleet),
+            "planner": repr(self.planner),
+        }
+
+    async def serve(self, stopping: asyncio.Event) -> None:
+        """Start in order, run until ``stopping``, stop in reverse; a loop that dies ends it with its error."""
+        await self.patrol.take_over()
+        await self._restore_budgets()
+        await self.web.start()
+        try:
+            async with asyncio.TaskGroup() as loops:
+                running = [loops.create_task(work, name=name) for name, work in self._loops().items()]
+                await self._start(loops, running, stopping)
+                await stopping.wait()
+                await self._stop()
+                for task in running:
+                    task.cancel()
+        finally:
+            await self.session.close()
+            for client in self.gateways.values():
+                await client.close()
+            await self.web.stop(GRACE_WEB_S)
+
+    def _loops(self) -> dict[str, Any]:
+        watches = {f"watch {name}": self.patrol.watch(name) for name in self.gateways}
+        return {"session": self.session.run(), "relay": self.relay.run(), **watches}
+
+    async def _start(
+        self, loops: asyncio.TaskGroup, running: list[asyncio.Task[None]], stopping: asyncio.Event
+    ) -> None:
+        """The broker, the gateways' first word, then the consumers; a stop meanwhile is not waited for."""
+        first = asyncio.gather(self.session.wait_connected(), self.patrol.first_snapshots(FIRST_SNAPSHOTS_S))
+        stop = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait([first, stop], return_when=asyncio.FIRST_COMPLETED)
+        first.cancel()
+        stop.cancel()
+        if stopping.is_set():
+            return
+        self._stage = "running"
+        for name, work in {
+            "outbound": self.outbound.run(),
+            "lanes": self.outbound.watch_lanes(),
+            "patrol": self.patrol.run(),
+        }.items():
+            running.append(loops.create_task(work, name=name))
+        await self.ledger.write(lambda tx: tx.set_meta(CLEAN_STOP, "no"))
+        log.info("bridge.running", fleet=repr(self.fleet), web=self.web.address)
+
+    async def _stop(self) -> None:
+        """Not ready; consumers; what is in flight; the outbox. The web goes on until the very end."""
+        self._stage = "stopping"
+        log.info("bridge.stopping", planner=repr(self.planner))
+        await self.outbound.stop(GRACE_CONSUMERS_S + self.settings.grace_in_flight_s)
+        try:
+            async with asyncio.timeout(GRACE_RELAY_S):
+                await self.relay.drain()
+        except TimeoutError:
+            log.warning("outbox.not_drained")
+        await self.ledger.write(lambda tx: tx.set_meta(CLEAN_STOP, "yes"))
+
+    async def _restore_budgets(self) -> None:
+        """Buckets start empty after a restart; what a long message owes is still owed (promise 3)."""
+        debts = await self.ledger.write(Transaction.debts)
+        for sim, level in debts.items():
+            self.fleet.restore_debt(sim, level, self.clock.mono())
+
+    def _left_device(self, gateway: str, port: int) -> None:
+        self.planner.reported(gateway, port)
+        self.outbound.wake()
+
+    def _port_news(self, gateway: str, port: int) -> None:
+        self.planner.wake(gateway, port)
+        self.outbound.wake()
+
+
+async def run(settings: Settings) -> int:
+    """Run the daemon until SIGTERM or SIGINT; the exit code (0 clean, 1 failed, 3 the ledger is locked).
+
+    A second signal ends the process at once; the next start settles the rest.
+    """
+    logs.configure(settings.logs.level, settings.logs.format)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, partial(_on_signal, stopping, settings.grace_s()))
+    metrics = Metrics(CollectorRegistry())
+    metrics.start_at_zero({g.name: list(g.port_numbers) for g in settings.gateways}, [r.name for r in settings.routes])
+    try:
+        async with AsyncExitStack() as stack:
+            ledger = await Ledger.open(
+                settings.store.path,
+                [entry.name for entry in settings.gateways],
+                lock_wait_s=settings.store.lock_wait_s,
+                on_commit=metrics.ledger_commit_seconds.observe,
+                on_failure=metrics.ledger_failures_total.inc,
+            )
+            stack.push_async_callback(ledger.close)
+            await Bridge(settings, ledger, metrics, Clock(time.time, time.monotonic)).serve(stopping)
+    except LedgerLocked as error:
+        log.error("ledger.locked", error=str(error))
+        return EXIT_LOCKED
+    except* BridgeError as group:
+        for error in group.exceptions:
+            log.error("bridge.failed", error=str(error))
+        return EXIT_FAILED
+    log.info("bridge.stopped")
+    return 0
+
+
+def _on_signal(stopping: asyncio.Event, grace_s: float) -> None:
+    if stopping.is_set():
+        log.warning("bridge.ended_at_once")
+        os._exit(EXIT_FAILED)
+    stopping.set()
+    watchdog = threading.Timer(grace_s + GRACE_CLOSE_S, os._exit, args=(EXIT_FAILED,))
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _submitter(client: Gateway) -> Callable[[Sequence[SmsTask], Callable[[], bool]], Awaitable[SubmitAnswer]]:
+    def submit(tasks: Sequence[SmsTask], in_time: Callable[[], bool]) -> Awaitable[SubmitAnswer]:
+        return client.submit(tasks, ready=in_time)
+
+    return submit
+
+
+def _plan_of(settings: Settings, entry: GatewaySettings) -> GatewayPlan:
+    limits = {number: settings.limits_of(entry.name, number) for number in entry.port_numbers}
+    return GatewayPlan(
+        limits={
+            number: PortLimits(None if one.segments_per_min is None else one.segments_per_min / 60, one.burst)
+            for number, one in limits.items()
+        },
+        max_queued=entry.max_queued,
+        batch=entry.batch,
+        post_interval_s=0.0 if entry.posts_per_s is None else 1 / entry.posts_per_s,
+    )
+
+
+def _client_of(settings: Settings, entry: GatewaySettings) -> Gateway:
+    return Gateway(
+        entry.name,
+        entry.url,
+        entry.username,
+        entry.password.get_secret_value(),
+        dial=entry.dial,
+        envelope=Envelope(
+            settings.callback_url(entry.name), report_count=entry.report_count, report_period_s=entry.report_period_s
+        ),
+        connect_timeout_s=settings.timing.connect_timeout_s,
+        post_timeout_s=settings.timing.post_timeout_s,
+    )

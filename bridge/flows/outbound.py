@@ -1,0 +1,698 @@
+"""The walk of a send request, from its delivery to the gateway's answer (design 3.1).
+
+Deliveries come in by a plain call (``accept``, ``returned``); one loop asks the planner and begins batches; each batch
+is handed over by a worker of its own, one per gateway. Nothing here knows a broker or a device: both are callables.
+Every delivery is settled exactly once, on every branch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from bridge.ejoin import codes
+from bridge.ejoin.facts import SmsTask, SubmitAnswer
+from bridge.ejoin.ports import Port
+from bridge.errors import (
+    BrokerUnavailable,
+    GatewayGarbled,
+    GatewayNotReached,
+    GatewaySilent,
+    LedgerUnavailable,
+    RequestInvalid,
+    Unroutable,
+)
+from bridge.flows.changes import Changes
+from bridge.metrics import Metrics
+from bridge.models import (
+    H_DETAIL,
+    H_EXPIRES_AT,
+    H_PARENT,
+    H_REASON,
+    H_TRACEPARENT,
+    TIERS_S,
+    Clock,
+    Delivery,
+    Key,
+    Publication,
+    Request,
+    Sms,
+    SmsRejected,
+    State,
+    publication_of,
+    read_send_request,
+)
+from bridge.rules import intake, outcomes, routing
+from bridge.rules.health import Fleet
+from bridge.rules.planner import Assignment, Batch, Later, Planner, Waiting
+from bridge.settings import Settings
+from bridge.store.ledger import Ledger, Transaction
+
+log = structlog.get_logger()
+
+CHILDREN_PER_CHUNK = 100
+GIVE_BACK_PAUSE_S = 1.0
+LOOK_EVERY_S = 60.0
+LOOK_S = 1.0
+TICK_S = 1.0
+SOONEST_S = 0.005
+"""A loop that sleeps for less than a timer's resolution spins."""
+
+Submit = Callable[[Sequence[SmsTask], Callable[[], bool]], Awaitable[SubmitAnswer]]
+PublishMany = Callable[[Sequence[Publication]], Awaitable[Sequence[Exception | None]]]
+
+
+class Consumers(Protocol):
+    """What this flow asks of the edge that consumes queues (logical names: ``send.<route>``, ``gateway.<name>``)."""
+
+    def consume(self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]) -> None:
+        """Deliver this queue from now on, through every rebuild of the session."""
+
+    async def stop_consuming(self, queue: str) -> None:
+        """Deliver no more of it; what is held can still be settled."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One queue of requests: a route's, or a gateway's pinned ones."""
+
+    queue: str
+    prefetch: int
+    route: str | None
+    gateway: str | None
+    consuming: bool = False
+    look_at: float = 0.0
+
+
+class Outbound:
+    """Takes send requests and hands them over, paced, batched and exactly once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        fleet: Fleet,
+        planner: Planner,
+        ledger: Ledger,
+        submit: Mapping[str, Submit],
+        publish: PublishMany,
+        consumers: Consumers,
+        changes: Changes,
+        metrics: Metrics,
+        clock: Clock,
+        wake_relay: Callable[[], None],
+        is_paused: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._planner = planner
+        self._ledger = ledger
+        self._submit = submit
+        self._publish = publish
+        self._consumers = consumers
+        self._changes = changes
+        self._metrics = metrics
+        self._clock = clock
+        self._wake_relay = wake_relay
+        self._is_paused = is_paused
+        self._news = asyncio.Event()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._lanes = [
+            *(Lane(f"send.{r.name}", settings.prefetch_of(r.name), r.name, None) for r in settings.routes),
+            *(Lane(f"gateway.{g.name}", settings.prefetch_pinned(g.name), None, g.name) for g in settings.gateways),
+        ]
+        self._terms = {
+            name: outcomes.Terms(
+                max_attempts=policy.max_attempts,
+                timeout_s=policy.timeout_s,
+                report_margin_s=settings.timing.report_margin_s,
+                doubt_s=settings.timing.doubt_s,
+            )
+            for name in [None, *(r.name for r in settings.routes)]
+            for policy in [settings.policy_of(name)]
+        }
+        self._intake = {
+            name: intake.IntakeRules(policy.max_age_s, policy.max_segments, policy.allow_short_codes)
+            for name in [None, *(r.name for r in settings.routes)]
+            for policy in [settings.policy_of(name)]
+        }
+
+    def terms_of(self, route: str | None) -> outcomes.Terms:
+        """The deadlines and retries of a route; a removed one has the general policy's."""
+        return self._terms.get(route, self._terms[None])
+
+    def wake(self) -> None:
+        """Something that the planner looks at has changed."""
+        self._news.set()
+
+    # --- deliveries -------------------------------------------------------------------------------------------------
+
+    def accept(self, delivery: Delivery) -> None:
+        """Take one delivery of a request: offer it to the planner, or settle it otherwise. Returns at once."""
+        now = self._clock.wall()
+        route, _ = intake.place_of(delivery.routing_key)
+        try:
+            taken = intake.read(delivery, self._intake.get(route, self._intake[None]), now)
+            if isinstance(taken, Request):
+                self._offer(taken, delivery, now)
+            elif taken.expires_at <= now:
+                self._spawn(self._expire_list(taken, delivery), delivery)
+            else:
+                self._spawn(self._expand(taken, delivery), delivery)
+        except RequestInvalid as error:
+            self._spawn(self._reject(delivery, error), delivery)
+
+    def returned(self, delivery: Delivery) -> None:
+        """Take one delivery of ``sms.returned``: unroutable, expired in its queue, or over the delivery limit."""
+        now = self._clock.wall()
+        reason = _reason_of_return(delivery)
+        try:
+            route, _ = intake.place_of(delivery.routing_key)
+            taken = intake.read(delivery, self._intake.get(route, self._intake[None]), now)
+        except RequestInvalid as error:
+            self._spawn(self._reject(delivery, error), delivery)
+            return
+        if reason == "expired" and isinstance(taken, Request):
+            self._spawn(self._refuse(taken, delivery, "sms.expired", reason="expired_in_queue"), delivery)
+        else:
+            problem = RequestInvalid(reason, _RETURNED[reason].format(key=delivery.routing_key))
+            row = row_of(taken, State.REJECTED, now) if isinstance(taken, Request) else None
+            self._spawn(self._reject(delivery, problem, row), delivery)
+
+    def _offer(self, request: Request, delivery: Delivery, now: float) -> None:
+        if request.expires_at <= now:
+            self._spawn(self._refuse(request, delivery, "sms.expired", reason="too_late"), delivery)
+            return
+        not_before = request.body.not_before.timestamp() if request.body.not_before else now
+        if not_before > now:
+            self._spawn(self._postpone(request, delivery, not_before - now), delivery)
+            return
+        if self._stopping:
+            delivery.give_back()
+            return
+        mono = self._clock.mono()
+        older = self._planner.offer(
+            request,
+            delivery,
+            now=mono,
+            expires_at=mono + request.expires_at - now,
+            hold_s=self._settings.policy_of(request.route).hold_s,
+        )
+        if isinstance(older, Later):
+            self._spawn(self._postpone(request, delivery, TIERS_S[0]), delivery)
+        elif older is not None:
+            older.ack()
+        self._news.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], *deliveries: Delivery) -> None:
+        """Run on a worker of our own: the edge's would be cancelled with its channel. Failures give back, later."""
+        task = asyncio.create_task(self._guard(work, deliveries))
+        self._workers.add(task)
+        task.add_done_callback(self._workers.discard)
+
+    async def _guard(self, work: Coroutine[Any, Any, None], deliveries: Sequence[Delivery]) -> None:
+        try:
+            await work
+        except (LedgerUnavailable, BrokerUnavailable, Unroutable) as error:
+            log.warning("request.given_back", error=str(error), count=len(deliveries))
+            if not self._stopping:
+                await asyncio.sleep(GIVE_BACK_PAUSE_S)  # what failed just now would fail again at once
+            for delivery in deliveries:
+                delivery.give_back()
+
+    async def _reject(self, delivery: Delivery, error: RequestInvalid, row: Sms | None = None) -> None:
+        """Refuse what breaks the contract; what has no readable key or place is kept in ``sms.dead`` too."""
+        now = self._clock.wall()
+        key = row.key if row else intake.key_of(delivery)
+        route, _ = intake.place_of(delivery.routing_key)
+        detail = {"reason": error.reason, "field": error.field, "detail": str(error)}
+        if key is None or error.reason != "invalid":
+            await self._bury(delivery, key, error)
+        outcome = "unreadable" if error.reason in {"unreadable", "too_large"} else "rejected"
+        self._metrics.requests_total.labels(self._route_label(route), outcome).inc()
+        if key is None:
+            nobody = SmsRejected(app_id=delivery.app_id or None, route=route, of_sms=False, **detail)
+            event = publication_of(
+                nobody,
+                event_id=_nokey(delivery.body),
+                at=now,
+                subject="-",
+                route=route,
+                correlation_id=delivery.correlation_id,
+                copy_to=delivery.reply_to,
+            )
+            await self._ledger.write(lambda tx: tx.publish([event], now))
+            log.info("sms.rejected", request_id=None, route=route, **detail)
+        else:
+            refused = row or _unread(delivery, key, route, now)
+            told = {name: value for name, value in detail.items() if value is not None}
+            if await self._ledger.write(lambda tx: tx.refuse(refused, "sms.rejected", now, **told)):
+                log.info("sms.rejected", request_id=str(key), route=route, **told)
+        delivery.ack()
+        self._wake_relay()
+
+    async def _bury(self, delivery: Delivery, key: Key | None, error: RequestInvalid) -> None:
+        """Publish to ``sms.dead``, confirmed, under the id of the event that tells of it."""
+        self._metrics.dead_lettered_total.labels(error.reason).inc()
+        dead = Publication(
+            "dead",
+            delivery.routing_key,
+            delivery.body,
+            content_type="application/json",
+            message_id=f"{key}/1/sms.rejected" if key else _nokey(delivery.body),
+            app_id=delivery.app_id or None,
+            correlation_id=delivery.correlation_id,
+            timestamp=delivery.timestamp,
+            headers={H_REASON: error.reason, H_DETAIL: str(error)[:500], "x-message-id": delivery.message_id or ""},
+        )
+        await self._publish_all([dead])
+
+    async def _refuse(
+        self, request: Request, delivery: Delivery, kind: Literal["sms.expired", "sms.rejected"], *, reason: str
+    ) -> None:
+        now = self._clock.wall()
+        detail: dict[str, Any] = {"reason": reason}
+        if kind == "sms.expired":
+            detail["expires_at"] = request.expires_at
+        state = State.EXPIRED if kind == "sms.expired" else State.REJECTED
+        row = replace(row_of(request, state, now), reason=reason)
+        if await self._ledger.write(lambda tx: tx.refuse(row, kind, now, **detail)):
+            self._changes.refused(row, kind, reason)
+        delivery.ack()
+        self._wake_relay()
+
+    async def _expire_list(self, expansion: intake.Expansion, delivery: Delivery) -> None:
+        now = self._clock.wall()
+        route, _ = intake.place_of(delivery.routing_key)
+        row = replace(_unread(delivery, expansion.key, route, now), state=State.EXPIRED, reason="too_late")
+        detail = {"reason": "too_late", "expires_at": expansion.expires_at}
+        if await self._ledger.write(lambda tx: tx.refuse(row, "sms.expired", now, **detail)):
+            self._changes.refused(row, "sms.expired", "too_late")
+        delivery.ack()
+        self._wake_relay()
+
+    async def _expand(self, expansion: intake.Expansion, delivery: Delivery) -> None:
+        """Publish the children of a list, then let go of it; a crash between repeats children, dropped by key."""
+        for first in range(0, len(expansion.children), CHILDREN_PER_CHUNK):
+            await self._publish_all(expansion.children[first : first + CHILDREN_PER_CHUNK])
+        delivery.ack()
+        log.info("list.expanded", request_id=str(expansion.key), children=len(expansion.children))
+
+    async def _postpone(self, request: Request, delivery: Delivery, wait_s: float) -> None:
+        """Send what waits for itself to a tier, with its age fixed; it comes back under its own routing key."""
+        tier = next((tier for tier in reversed(TIERS_S) if tier <= wait_s), TIERS_S[0])
+        headers = {
+            name: value
+            for name, value in delivery.headers.items()
+            if name in {"x-attempt", "x-tried", H_PARENT, H_TRACEPARENT}
+        }
+        copy = Publication(
+            f"later.{tier}",
+            delivery.routing_key,
+            delivery.body,
+            message_id=delivery.message_id,
+            app_id=delivery.app_id or None,
+            correlation_id=delivery.correlation_id,
+            timestamp=delivery.timestamp,
+            reply_to=delivery.reply_to,
+            headers={**headers, H_EXPIRES_AT: request.expires_at},
+        )
+        await self._publish_all([copy])
+        delivery.ack()
+
+    async def _publish_all(self, publications: Sequence[Publication]) -> None:
+        for error in await self._publish(publications):
+            if error is not None:
+                raise error
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Plan and hand over until cancelled."""
+        while True:
+            self._news.clear()
+            wake_at = None if self._is_paused() else self._plan()
+            wait_s = TICK_S if wake_at is None else min(TICK_S, max(SOONEST_S, wake_at - self._clock.mono()))
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    def _plan(self) -> float | None:
+        plan = self._planner.plan(self._clock.mono())
+        for waiting in plan.expired:
+            work = self._refuse(waiting.request, waiting.delivery, "sms.expired", reason="too_late")
+            self._spawn(work, waiting.delivery)
+        for waiting in plan.overdue:
+            waiting.delivery.give_back()
+        for batch in plan.batches:
+            self._spawn(self._hand_over(batch))
+        return plan.wake_at
+
+    async def _hand_over(self, batch: Batch) -> None:
+        """Begin, acknowledge, POST, conclude: one batch of one gateway (steps 4 to 6)."""
+        started = self._clock.mono()
+        self._metrics.in_flight.labels(batch.gateway).inc(len(batch.assignments))
+        try:
+            begun = await self._begin(batch)
+            if not begun:
+                return
+            verdicts = await self._post(batch.gateway, begun, started)
+            await self._conclude(batch.gateway, begun, verdicts)
+        finally:
+            self._metrics.in_flight.labels(batch.gateway).dec(len(batch.assignments))
+            self._planner.posted(batch.gateway, self._clock.mono())
+            self._news.set()
+
+    async def _begin(self, batch: Batch) -> list[tuple[Sms, Assignment]]:
+        now = self._clock.wall()
+        policy = self._settings.timing
+        deadline = now + policy.submit_within_s + policy.post_timeout_s
+        rows = [
+            replace(
+                row_of(a.waiting.request, State.SUBMITTING, now),
+                deadline_at=deadline,
+                gateway=batch.gateway,
+                port=a.port,
+                slot=a.slot or None,
+                sim=a.sim,
+                begun_at=now,
+            )
+            for a in batch.assignments
+        ]
+        levels = {a.sim: (self._fleet.level(a.sim, self._clock.mono()), now) for a in batch.assignments}
+
+        def begin(tx: Transaction) -> list[Sms | None]:
+            begun = tx.begin(batch.gateway, rows, now)
+            tx.spend({sim: level for sim, level in levels.items() if level[0] is not None})
+            return begun
+
+        try:
+            admitted = await self._ledger.write(begin)
+        except LedgerUnavailable as error:
+            log.error("ledger.cannot_begin", gateway=batch.gateway, error=str(error))
+            for assignment in batch.assignments:
+                self._undo(batch.gateway, assignment)
+                assignment.waiting.delivery.give_back()
+            await asyncio.sleep(GIVE_BACK_PAUSE_S)
+            return []
+        for assignment, sms in zip(batch.assignments, admitted, strict=True):
+            assignment.waiting.delivery.ack()
+            self._count_accepted(assignment.waiting, sms)
+            if sms is None:
+                self._undo(batch.gateway, assignment)
+        self._wake_relay()
+        return [(sms, a) for sms, a in zip(admitted, batch.assignments, strict=True) if sms is not None]
+
+    def _count_accepted(self, waiting: Waiting, sms: Sms | None) -> None:
+        request = waiting.request
+        outcome = "repeat" if sms is None else "accepted"
+        self._metrics.requests_total.labels(self._route_label(request.route), outcome).inc()
+        if sms is None:
+            log.info("request.repeated", request_id=str(request.key), route=request.route, attempt=request.attempt)
+
+    def _undo(self, gateway: str, assignment: Assignment) -> None:
+        """The hand-over did not take place: its budget and its place on the port are free again."""
+        self._planner.refund(assignment.sim, assignment.waiting.cost, self._clock.mono())
+        self._planner.reported(gateway, assignment.port)
+
+    async def _post(
+        self, gateway: str, begun: Sequence[tuple[Sms, Assignment]], started: float
+    ) -> Mapping[int, codes.Verdict]:
+        """The POST, and the verdict of each task id; every way to lose the answer has one."""
+        tasks = [self._task_of(sms, a) for sms, a in begun]
+        tids = [task.tid for task in tasks]
+        timing = self._settings.timing
+
+        def in_time() -> bool:
+            return not self._stopping and self._clock.mono() - started <= timing.submit_within_s
+
+        try:
+            answer = await self._submit[gateway](tasks, in_time)
+        except GatewayNotReached as error:
+            outcome, verdicts = "not_reached", _all(tids, codes.HandBack("later", "gateway", None, str(error)))
+        except GatewaySilent as error:
+            outcome, verdicts = "silent", _all(tids, codes.InDoubt(str(error)))
+        except GatewayGarbled as error:
+            outcome, verdicts = "garbled", _all(tids, codes.InDoubt(str(error)))
+        else:
+            outcome, verdicts = "answered", codes.of_answer(answer, tids)
+        self._metrics.posts_total.labels(gateway, outcome).inc()
+        self._metrics.tasks_per_post.observe(len(tasks))
+        if outcome != "answered":
+            log.warning("gateway.post_failed", gateway=gateway, outcome=outcome, tasks=len(tasks))
+        return verdicts
+
+    def _task_of(self, sms: Sms, assignment: Assignment) -> SmsTask:
+        request = assignment.waiting.request
+        entry = self._settings.gateway(sms.gateway or "")
+        assert sms.tid is not None
+        return SmsTask(
+            tid=sms.tid,
+            port=Port(assignment.port, assignment.slot or 0),
+            to=request.to,
+            text=request.body.text,
+            coding=1 if request.encoding == "ucs2" else 2,
+            flash=request.body.flash,
+            smsc=request.body.smsc,
+            timeout_s=request.body.timeout_s or self._settings.policy_of(request.route).timeout_s,
+            delivery_report=request.body.delivery_report,
+            report_count=entry.task_report_count,
+            report_period_s=entry.task_report_period_s,
+        )
+
+    async def _conclude(
+        self, gateway: str, begun: Sequence[tuple[Sms, Assignment]], verdicts: Mapping[int, codes.Verdict]
+    ) -> None:
+        """Write the verdicts and what they make to be published in one transaction (step 6)."""
+        now = self._clock.wall()
+        ahead = {a.port: max(0, self._fleet.port(gateway, a.port).queued - 1) for _, a in begun}
+        failed_sims = (one for one in begun if _blames_sim(verdicts[one[0].tid or 0]))
+        elsewhere = {sms.key for sms, a in failed_sims if self._has_elsewhere(a.waiting.request, sms.sim)}
+
+        def conclude(tx: Transaction) -> list[tuple[Sms, outcomes.Outcome]]:
+            pairs: list[tuple[Sms, outcomes.Outcome]] = []
+            for sms, assignment in begun:
+                row = tx.sms(sms.app_id, sms.id)
+                if row is None or row.attempt != sms.attempt or sms.tid is None:
+                    continue
+                outcome = outcomes.answered(
+                    row,
+                    verdicts[sms.tid],
+                    now,
+                    self.terms_of(sms.route),
+                    ahead=ahead[assignment.port],
+                    elsewhere=sms.key in elsewhere,
+                )
+                if outcome is not None:
+                    pairs.append((row, outcome))
+            tx.settle([outcome for _, outcome in pairs], now)
+            return pairs
+
+        self._learn(gateway, begun, verdicts)
+        pairs = await self._insist(conclude)
+        self._changes.note(pairs, now)
+        self._wake_relay()
+
+    async def _insist(
+        self, work: Callable[[Transaction], list[tuple[Sms, outcomes.Outcome]]]
+    ) -> list[tuple[Sms, outcomes.Outcome]]:
+        """Write a verdict even where the ledger fails for a while: it cannot be asked for again."""
+        while True:
+            try:
+                return await self._ledger.write(work)
+            except LedgerUnavailable as error:
+                log.error("ledger.cannot_conclude", error=str(error))
+                if self._stopping:
+                    return []
+                await asyncio.sleep(GIVE_BACK_PAUSE_S)
+
+    def _learn(
+        self, gateway: str, begun: Sequence[tuple[Sms, Assignment]], verdicts: Mapping[int, codes.Verdict]
+    ) -> None:
+        """What the verdicts say about the gateway, its ports and the budgets (design 2.1, How often)."""
+        mono = self._clock.mono()
+        refusals = [v for v in verdicts.values() if isinstance(v, codes.HandBack) and v.scope != "sim"]
+        for sms, assignment in begun:
+            verdict = verdicts[sms.tid or 0]
+            if not isinstance(verdict, codes.HandBack):
+                continue
+            if verdict.scope == "sim":
+                self._fleet.port_refused(gateway, assignment.port, mono)
+            else:
+                self._planner.refund(assignment.sim, assignment.waiting.cost, mono)
+        if refusals:
+            worst = next((v for v in refusals if v.stop), refusals[0])
+            self._fleet.gateway_refused(gateway, mono, stop=worst.stop)
+            log.warning(
+                "gateway.refused",
+                gateway=gateway,
+                code=worst.code,
+                text=worst.text,
+                tasks=len(refusals),
+                stop=worst.stop,
+            )
+        elif any(isinstance(v, codes.Submitted) for v in verdicts.values()):
+            self._fleet.gateway_accepted(gateway)
+
+    def has_elsewhere(self, sms: Sms) -> bool:
+        """Whether another SIM is left for an SMS that its SIM failed; also asked for by late reports."""
+        asked = sms.asked
+        if "body" not in asked:
+            return False
+        body = read_send_request(asked["body"].encode())
+        route, gateway = intake.place_of(asked["rk"])
+        request = Request(
+            key=sms.key,
+            body=body,
+            raw=asked["body"],
+            to=sms.recipient,
+            routing_key=asked["rk"],
+            fingerprint=sms.fingerprint,
+            segments=sms.segments,
+            encoding="ucs2" if sms.encoding == "ucs2" else "gsm7",
+            expires_at=sms.expires_at or 0.0,
+            first_seen=sms.begun_at or 0.0,
+            route=route,
+            gateway=gateway,
+            tried=sms.tried,
+        )
+        return self._has_elsewhere(request, sms.sim)
+
+    def _has_elsewhere(self, request: Request, sim: str | None) -> bool:
+        tried = (*request.tried, sim) if sim else request.tried
+        try:
+            return bool(routing.candidates(replace(request, tried=tried), self._fleet, self._planner.routes))
+        except RequestInvalid:
+            return False
+
+    # --- lanes: a route without capacity holds nothing ---------------------------------------------------------------
+
+    async def watch_lanes(self) -> None:
+        """Consume each queue while its ports can send within ``hold_s``; else hold nothing, and look every minute."""
+        self._consumers.consume("returned", 100, self.returned)
+        while True:
+            for lane in self._lanes:
+                await self._tend(lane)
+            self._gauge()
+            await asyncio.sleep(TICK_S)
+
+    async def _tend(self, lane: Lane) -> None:
+        mono = self._clock.mono()
+        hold_s = self._settings.policy_of(lane.route).hold_s
+        moment = self._planner.next_moment(lane.route, lane.gateway, mono)
+        capable = moment is not None and moment <= mono + hold_s
+        if capable and not lane.consuming:
+            self._consumers.consume(lane.queue, lane.prefetch, self.accept)
+            lane.consuming = True
+            self._mark(lane, paused=False)
+        elif not capable and lane.consuming:
+            await self._pause(lane)
+            lane.look_at = mono + LOOK_EVERY_S
+            self._mark(lane, paused=True)
+        elif not capable and mono >= lane.look_at:
+            self._consumers.consume(lane.queue, lane.prefetch, self.accept)
+            await asyncio.sleep(LOOK_S)
+            await self._pause(lane)
+            lane.look_at = self._clock.mono() + LOOK_EVERY_S
+
+    async def _pause(self, lane: Lane) -> None:
+        await self._consumers.stop_consuming(lane.queue)
+        lane.consuming = False
+        for waiting in self._planner.drain_lane(lane.route, lane.gateway):
+            waiting.delivery.give_back()
+
+    def _mark(self, lane: Lane, *, paused: bool) -> None:
+        if lane.route:
+            self._metrics.route_paused.labels(lane.route).set(paused)
+        log.info("lane.paused" if paused else "lane.consuming", queue=lane.queue)
+
+    def _gauge(self) -> None:
+        for lane in self._lanes:
+            if lane.route:
+                self._metrics.waiting.labels(lane.route).set(self._planner.waiting_of(lane.route))
+
+    def _route_label(self, route: str | None) -> str:
+        """A label of a closed set: a mistyped route must not grow the metrics."""
+        return route if route in self._terms and route is not None else "-"
+
+    # --- stop -------------------------------------------------------------------------------------------------------
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more, give back what was not begun, finish what is in flight within the grace."""
+        self._stopping = True
+        for lane in self._lanes:
+            await self._consumers.stop_consuming(lane.queue)
+        await self._consumers.stop_consuming("returned")
+        for waiting in self._planner.drain():
+            waiting.delivery.give_back()
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=grace_s)
+
+    def __repr__(self) -> str:
+        return f"<Outbound {self._planner!r}, {sum(lane.consuming for lane in self._lanes)} queues consumed>"
+
+
+_RETURNED = {
+    "unroutable": "no queue takes the routing key {key!r}: there is no such route or gateway",
+    "delivery_limit": "delivered too often without an end",
+    "expired": "expired in its queue",
+}
+
+
+def _reason_of_return(delivery: Delivery) -> str:
+    """Why the broker returned it: the newest ``x-death`` of a request queue, else there was no queue at all."""
+    deaths = delivery.headers.get("x-death")
+    newest = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
+    if ".later." in str(newest.get("queue", "")):
+        return "unroutable"
+    reason = str(newest.get("reason", "unroutable"))
+    return reason if reason in _RETURNED else "unroutable"
+
+
+def row_of(request: Request, state: State, now: float) -> Sms:
+    """The ledger's row for a request that is about to be handed over or refused."""
+    return Sms(
+        app_id=request.key.app_id,
+        id=request.key.id,
+        fingerprint=request.fingerprint,
+        state=state,
+        state_at=now,
+        attempt=request.attempt,
+        tried=request.tried,
+        request=request.stored(),
+        route=request.route,
+        parent=request.parent,
+        recipient=request.to,
+        segments=request.segments,
+        encoding=request.encoding,
+        expires_at=request.expires_at,
+    )
+
+
+def _unread(delivery: Delivery, key: Key, route: str | None, now: float) -> Sms:
+    """The row of a request that could not be read or taken: its fingerprint is that of the raw body."""
+    fingerprint = hashlib.sha256(delivery.routing_key.encode() + b"\0" + delivery.body).digest()[:16]
+    asked = {"cid": delivery.correlation_id, "reply_to": delivery.reply_to}
+    request = json.dumps({name: value for name, value in asked.items() if value is not None})
+    return Sms(key.app_id, key.id, fingerprint, State.REJECTED, now, request=request, route=route)
+
+
+def _nokey(body: bytes) -> str:
+    return f"nokey/{hashlib.sha256(body).hexdigest()[:32]}"
+
+
+def _blames_sim(verdict: codes.Verdict) -> bool:
+    return isinstance(verdict, codes.HandBack) and verdict.scope == "sim"
+
+
+def _all(tids: Sequence[int], verdict: codes.Verdict) -> dict[int, codes.Verdict]:
+    return dict.fromkeys(tids, verdict)

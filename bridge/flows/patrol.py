@@ -1,0 +1,299 @@
+"""The patrol: asks when nobody tells (design 2.1, 3.3).
+
+It takes over what an earlier life left open, asks each gateway for its snapshot and subscribes to its pushes, settles
+doubts by evidence, reaps every deadline, and prunes what is old. Evidence only: a lost answer is never sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from bridge.ejoin.facts import DeviceStatus, ListedTask
+from bridge.ejoin.ports import Port
+from bridge.errors import BridgeError, LedgerUnavailable
+from bridge.flows.changes import Changes
+from bridge.metrics import Metrics
+from bridge.models import Clock, GatewayDown, GatewayUp, Sms, State, publication_of
+from bridge.rules import matching, outcomes
+from bridge.settings import KEY_HORIZON_S, Settings
+from bridge.store.ledger import Ledger, Transaction
+
+log = structlog.get_logger()
+
+REAP_EVERY_S = 0.5
+REAP_AT_ONCE = 500
+ASK_EVERY_S = 15.0
+SUBSCRIBE_PERIOD_S = 60
+"""The shortest period that the API takes (device API 2.9); also how often a silent gateway is asked."""
+
+SILENT_AFTER_S = 2.5 * SUBSCRIBE_PERIOD_S
+RETRY_S = (1.0, 30.0)
+PRUNE_EVERY_S = 60.0
+PRUNE_AT_ONCE = 2_000
+
+
+class Device(Protocol):
+    """What the patrol asks of a gateway's client."""
+
+    async def tasks(self, port: Port) -> tuple[ListedTask, ...]:
+        """The tasks that wait on a port. Raises GatewayNotReached, GatewaySilent, GatewayGarbled."""
+
+    async def status(self, *, callback_url: str | None, period_s: int) -> DeviceStatus:
+        """The whole box now; with a URL it also subscribes to the pushes. Raises as ``tasks``."""
+
+
+@dataclass(slots=True)
+class Liveness:
+    """When a gateway was heard last (monotonic), and what we told of it."""
+
+    heard_at: float = float("-inf")
+    up: bool | None = None
+
+
+class Patrol:
+    """Keeps every non-final SMS moving towards its end, and every gateway's picture fresh."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        devices: Mapping[str, Device],
+        ledger: Ledger,
+        absorb_status: Callable[[str, DeviceStatus], Awaitable[None]],
+        restore_queued: Callable[[str, int, int], None],
+        changes: Changes,
+        metrics: Metrics,
+        clock: Clock,
+        terms_of: Callable[[str | None], outcomes.Terms],
+        wake_relay: Callable[[], None],
+        wake_planner: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._devices = devices
+        self._ledger = ledger
+        self._absorb_status = absorb_status
+        self._restore_queued = restore_queued
+        self._changes = changes
+        self._metrics = metrics
+        self._clock = clock
+        self._terms_of = terms_of
+        self._wake_relay = wake_relay
+        self._wake_planner = wake_planner
+        self._liveness = {name: Liveness() for name in devices}
+        self._ask_at = float("-inf")
+        self._snapshots = {name: asyncio.Event() for name in devices}
+
+    # --- start ------------------------------------------------------------------------------------------------------
+
+    async def take_over(self) -> None:
+        """After a start: whatever was being submitted is in doubt; what devices hold has its place on its port."""
+        now = self._clock.wall()
+
+        def take(tx: Transaction) -> tuple[list[tuple[Sms, outcomes.Outcome]], list[Sms]]:
+            held = tx.open_sms()
+            pairs = [
+                (sms, outcome)
+                for sms in held
+                if sms.state is State.SUBMITTING
+                and (outcome := outcomes.doubted(sms, outcomes.RESTART, now, self._terms_of(sms.route)))
+            ]
+            tx.settle([outcome for _, outcome in pairs], now)
+            return pairs, [sms for sms in held if sms.state is State.SUBMITTED and sms.reason is None]
+
+        pairs, submitted = await self._ledger.write(take)
+        counts: dict[tuple[str, int], int] = defaultdict(int)
+        for sms in submitted:
+            if sms.gateway and sms.port:
+                counts[sms.gateway, sms.port] += 1
+        for (gateway, port), count in counts.items():
+            self._restore_queued(gateway, port, count)
+        if pairs or submitted:
+            log.info("ledger.taken_over", in_doubt=len(pairs), submitted=len(submitted))
+
+    async def first_snapshots(self, within_s: float) -> None:
+        """Wait until each gateway has answered once, or the time is up."""
+        waits = [asyncio.create_task(event.wait()) for event in self._snapshots.values()]
+        _, pending = await asyncio.wait(waits, timeout=within_s)
+        for task in pending:
+            task.cancel()
+
+    def silent(self) -> list[str]:
+        """Gateways that have not answered so far, or have gone silent."""
+        return [name for name, alive in self._liveness.items() if not alive.up]
+
+    # --- gateways ---------------------------------------------------------------------------------------------------
+
+    def heard(self, gateway: str) -> None:
+        """A push came in: the gateway lives."""
+        self._liveness[gateway].heard_at = self._clock.mono()
+
+    async def watch(self, gateway: str) -> None:
+        """Keep one gateway's picture fresh, until cancelled: subscribe, and ask again where its pushes stay away."""
+        wait_s = RETRY_S[0]
+        while True:
+            silent_s = self._clock.mono() - self._liveness[gateway].heard_at
+            if self._liveness[gateway].up and silent_s < SILENT_AFTER_S:
+                await asyncio.sleep(SUBSCRIBE_PERIOD_S / 4)
+                continue
+            if await self._ask_status(gateway):
+                wait_s = RETRY_S[0]
+            else:
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, RETRY_S[1])
+
+    async def _ask_status(self, gateway: str) -> bool:
+        url = self._settings.callback_url(gateway)
+        try:
+            status = await self._devices[gateway].status(callback_url=url, period_s=SUBSCRIBE_PERIOD_S)
+            await self._absorb_status(gateway, status)
+        except BridgeError as error:
+            await self._mark(gateway, up=False, reason=str(error))
+            return False
+        self.heard(gateway)
+        await self._mark(gateway, up=True, version=status.version, ports=len(status.ports))
+        self._snapshots[gateway].set()
+        self._wake_planner()
+        return True
+
+    async def _mark(
+        self, gateway: str, *, up: bool, reason: str = "", version: str | None = None, ports: int | None = None
+    ) -> None:
+        """Tell a change of liveness once; it is no promise, so a ledger that cannot store only delays it."""
+        alive = self._liveness[gateway]
+        if alive.up is up:
+            return
+        now = self._clock.wall()
+        data = (
+            GatewayUp(gateway=gateway, version=version, ports=ports)
+            if up
+            else GatewayDown(gateway=gateway, reason=reason)
+        )
+        event = publication_of(data, event_id=f"{gateway}/{data.kind}/{now:.3f}", at=now, gateway=gateway)
+        try:
+            await self._ledger.write(lambda tx: tx.publish([event], now))
+        except LedgerUnavailable:
+            return
+        alive.up = up
+        self._metrics.gateway_up.labels(gateway).set(up)
+        log.info(data.kind, gateway=gateway, **({"version": version} if up else {"reason": reason}))
+        self._wake_relay()
+
+    # --- doubts and deadlines ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Ask about doubts and reap deadlines until cancelled."""
+        prune_at = self._clock.mono() + PRUNE_EVERY_S
+        while True:
+            try:
+                await self._ask_about_doubts()
+                await self._reap()
+                if self._clock.mono() >= prune_at:
+                    await self._prune()
+                    prune_at = self._clock.mono() + PRUNE_EVERY_S
+            except LedgerUnavailable as error:
+                log.error("ledger.unavailable", error=str(error))
+            await asyncio.sleep(REAP_EVERY_S)
+
+    async def _ask_about_doubts(self) -> None:
+        """Evidence (2): the task list of the port shows the task with its recipient (absence proves nothing)."""
+        mono = self._clock.mono()
+        if mono < self._ask_at:
+            return
+        self._ask_at = mono + min(ASK_EVERY_S, self._settings.timing.doubt_s / 4)
+        doubtful: dict[str, list[Sms]] = {name: [] for name in self._devices}
+        for sms in await self._ledger.write(Transaction.open_sms):
+            if sms.state is State.IN_DOUBT and sms.gateway in doubtful:
+                doubtful[sms.gateway].append(sms)
+        for gateway, rows in doubtful.items():
+            self._metrics.in_doubt.labels(gateway).set(len(rows))
+            if listed := await self._listed(gateway, rows):
+                await self._settle(listed, outcomes.listed)
+
+    async def _listed(self, gateway: str, rows: Iterable[Sms]) -> list[Sms]:
+        """Those of ``rows`` that the gateway's task lists show."""
+        by_port: dict[int, list[Sms]] = defaultdict(list)
+        for sms in rows:
+            by_port[sms.port or 0].append(sms)
+        found: list[Sms] = []
+        device = self._devices.get(gateway)
+        if device is None:
+            return found
+        for port, there in by_port.items():
+            try:
+                tasks = await device.tasks(Port(port))
+            except BridgeError as error:
+                log.debug("patrol.not_answered", gateway=gateway, port=port, error=str(error))
+                break
+            shown = {task.tid: task.to for task in tasks}
+            found += [s for s in there if s.tid in shown and matching.same_number(shown[s.tid], s.recipient)]
+        return found
+
+    async def _reap(self) -> None:
+        """Whose deadline has passed: in doubt, asked once more, unknown; a copy that never came back: expired."""
+        now = self._clock.wall()
+        overdue = await self._ledger.write(lambda tx: tx.overdue(now, REAP_AT_ONCE))
+        if not overdue:
+            return
+        by_gateway: dict[str, list[Sms]] = defaultdict(list)
+        for sms in overdue:
+            if sms.state.open and sms.reason is not None and sms.gateway:
+                by_gateway[sms.gateway].append(sms)
+        in_list = {sms.key for gateway, rows in by_gateway.items() for sms in await self._listed(gateway, rows)}
+        held = [sms for sms in overdue if sms.state.open]
+        await self._settle(
+            held, lambda sms, now: outcomes.given_up(sms, now, self._terms_of(sms.route), in_list=sms.key in in_list)
+        )
+        await self._expire([sms for sms in overdue if sms.state is State.HANDED_BACK])
+
+    async def _settle(self, rows: list[Sms], decide: Callable[[Sms, float], outcomes.Outcome | None]) -> None:
+        """Decide on the rows as they are by now, in one transaction."""
+        now = self._clock.wall()
+
+        def settle(tx: Transaction) -> list[tuple[Sms, outcomes.Outcome]]:
+            pairs: list[tuple[Sms, outcomes.Outcome]] = []
+            for seen in rows:
+                row = tx.sms(seen.app_id, seen.id)
+                if row is None or row.attempt != seen.attempt or row.state is not seen.state:
+                    continue
+                outcome = decide(row, now)
+                if outcome is not None:
+                    pairs.append((row, outcome))
+            tx.settle([outcome for _, outcome in pairs], now)
+            return pairs
+
+        self._changes.note(await self._ledger.write(settle), now)
+        self._wake_relay()
+
+    async def _expire(self, rows: list[Sms]) -> None:
+        """A handed-back SMS whose copy did not come back an hour after its age: ended through the gate."""
+        now = self._clock.wall()
+        for sms in rows:
+            copy = replace(sms, state=State.EXPIRED, state_at=now, attempt=sms.attempt + 1, deadline_at=None)
+            await self._ledger.write(
+                lambda tx, copy=copy: tx.refuse(copy, "sms.expired", now, reason="too_late", expires_at=copy.expires_at)
+            )
+
+    async def _prune(self) -> None:
+        horizon_s = self._settings.policy.max_age_s + KEY_HORIZON_S
+        horizon_s = max(
+            [horizon_s, *(self._settings.policy_of(r.name).max_age_s + KEY_HORIZON_S for r in self._settings.routes)]
+        )
+        now = self._clock.wall()
+        full_rows_s = self._settings.store.full_rows_h * 3600
+        touched = await self._ledger.write(
+            lambda tx: tx.prune(
+                now,
+                full_rows_s=min(full_rows_s, horizon_s),
+                horizon_s=horizon_s,
+                received_s=max(full_rows_s, self._settings.timing.repeat_window_s),
+                limit=PRUNE_AT_ONCE,
+            )
+        )
+        if touched:
+            log.debug("ledger.pruned", rows=touched)

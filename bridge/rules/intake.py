@@ -1,0 +1,213 @@
+"""From a delivery to what is to be sent: one SMS, or the children of a list.
+
+Pure: `now` (unix seconds) is an argument. Here a request gets its key, its absolute age, its encoding and its normal
+number; whatever breaks the contract raises RequestInvalid with the reason and the field (design 1.2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bridge.ejoin import ports as port_notation
+from bridge.errors import RequestInvalid
+from bridge.models import (
+    CHILD_ID_PATTERN,
+    H_ATTEMPT,
+    H_EXPIRES_AT,
+    H_PARENT,
+    H_TRACEPARENT,
+    H_TRIED,
+    ID_PATTERN,
+    Delivery,
+    Key,
+    Publication,
+    Request,
+    SendRequest,
+    read_send_request,
+    salvage_id,
+)
+from bridge.rules import segments
+from bridge.rules.routing import normalise
+
+FARTHEST_AHEAD_S = 30 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeRules:
+    """What a route allows (design 2.2)."""
+
+    max_age_s: float
+    max_segments: int
+    allow_short_codes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A list, or a request for several ports: checked whole, to be published as children and then forgotten."""
+
+    key: Key
+    children: tuple[Publication, ...]
+    expires_at: float
+
+
+def key_of(delivery: Delivery) -> Key | None:
+    """The key of a delivery that could not be read, where an id can still be found."""
+    found = delivery.message_id or salvage_id(delivery.body)
+    return Key(delivery.app_id, found) if found and ID_PATTERN.fullmatch(found) else None
+
+
+def place_of(routing_key: str) -> tuple[str | None, str | None]:
+    """(route, gateway) that a routing key names; neither where it is not of this contract."""
+    kind, _, name = routing_key.partition(".")
+    return (name or None, None) if kind == "send" else (None, name or None) if kind == "gateway" else (None, None)
+
+
+def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expansion:
+    """Read a delivery.
+
+    Raises RequestInvalid: ``too_large``, ``unreadable``, ``missing_id``, or ``invalid`` with the field.
+    """
+    body = read_send_request(delivery.body)
+    key = _key(delivery, body)
+    route, gateway = place_of(delivery.routing_key)
+    if gateway is None and (body.ports is not None or body.spread == "each"):
+        field = "ports" if body.ports is not None else "spread"
+        raise _invalid(field, f"{field} goes with the routing key gateway.<gateway> only")
+    recipients = body.to if isinstance(body.to, list) else [body.to]
+    numbers = [normalise(one, allow_short_codes=rules.allow_short_codes) for one in recipients]
+    encoding, count = _measured(body, rules)
+    expires_at = age(delivery, body, rules.max_age_s, now)
+    if isinstance(body.to, list) or body.spread == "each":
+        return Expansion(key, tuple(_children(delivery, body, key, expires_at)), expires_at)
+    return Request(
+        key=key,
+        body=body,
+        raw=delivery.body.decode(),
+        to=numbers[0],
+        routing_key=delivery.routing_key,
+        fingerprint=body.fingerprint(delivery.routing_key),
+        segments=count,
+        encoding=encoding,
+        expires_at=expires_at,
+        first_seen=now,
+        route=route,
+        gateway=gateway,
+        attempt=_attempt(delivery.headers),
+        tried=_tried(delivery.headers),
+        timestamp=delivery.timestamp,
+        correlation_id=delivery.correlation_id,
+        reply_to=delivery.reply_to,
+        traceparent=_text(delivery.headers, H_TRACEPARENT),
+        parent=_text(delivery.headers, H_PARENT),
+    )
+
+
+def age(delivery: Delivery, body: SendRequest, max_age_s: float, now: float) -> float:
+    """The one moment (unix seconds) after which this is never sent; fixed on first sight (design 1.2, Age).
+
+    Raises RequestInvalid where ``not_before`` is more than 30 days ahead.
+    """
+    fixed = delivery.headers.get(H_EXPIRES_AT)
+    if isinstance(fixed, int | float):
+        return float(fixed)
+    starts_at = now if delivery.timestamp is None else min(delivery.timestamp, now)
+    if body.not_before is not None:
+        not_before = body.not_before.timestamp()
+        if not_before > now + FARTHEST_AHEAD_S:
+            raise _invalid("not_before", "not_before is more than 30 days ahead")
+        starts_at = max(starts_at, not_before)
+    moments = [starts_at + max_age_s]
+    if body.expires_at is not None:
+        moments.append(body.expires_at.timestamp())
+    if body.validity_s is not None:
+        moments.append(starts_at + body.validity_s)
+    if delivery.expiration_s is not None:
+        moments.append(starts_at + delivery.expiration_s)
+    return min(moments)
+
+
+def _key(delivery: Delivery, body: SendRequest) -> Key:
+    told = body.id or delivery.message_id
+    if told is None:
+        raise RequestInvalid("missing_id", "neither the body's id nor the AMQP message_id is there", field="id")
+    pattern = CHILD_ID_PATTERN if H_PARENT in delivery.headers else ID_PATTERN
+    if not pattern.fullmatch(told):
+        raise _invalid("id", f"id {told[:200]!r} is not 1 to 128 of A-Z a-z 0-9 . _ : -")
+    return Key(delivery.app_id, told)
+
+
+def _measured(body: SendRequest, rules: IntakeRules) -> tuple[Literal["gsm7", "ucs2"], int]:
+    try:
+        encoding, count = segments.measure(body.text, body.encoding)
+    except ValueError as error:
+        raise _invalid("encoding", str(error)) from error
+    if count > rules.max_segments:
+        raise _invalid("text", f"text has {count} segments in {encoding}; at most {rules.max_segments} are taken")
+    return encoding, count
+
+
+def _children(delivery: Delivery, body: SendRequest, key: Key, expires_at: float) -> Iterator[Publication]:
+    headers = {H_PARENT: key.id, H_EXPIRES_AT: expires_at}
+    if traceparent := _text(delivery.headers, H_TRACEPARENT):
+        headers[H_TRACEPARENT] = traceparent
+    for index, number in enumerate(body.to if isinstance(body.to, list) else [body.to]):
+        for child_id, ports in _places(body, f"{key.id}/{index}"):
+            told = body.model_copy(update={"id": child_id, "to": number, "ports": ports, "spread": "any"})
+            yield Publication(
+                "requests",
+                delivery.routing_key,
+                told.model_dump_json(exclude_defaults=True).encode(),
+                message_id=child_id,
+                app_id=key.app_id or None,
+                correlation_id=delivery.correlation_id,
+                timestamp=delivery.timestamp,
+                reply_to=delivery.reply_to,
+                headers=headers,
+            )
+
+
+def _places(body: SendRequest, child_id: str) -> Iterator[tuple[str, int | float | str | None]]:
+    """(id, ports) of the children of one recipient: one, or one per named port."""
+    if body.spread == "any":
+        yield child_id, body.ports
+        return
+    if body.ports is None:
+        raise _invalid("ports", "spread 'each' needs ports: one SMS leaves from every named one")
+    for port in named_ports(body.ports):
+        yield f"{child_id}/{port}", str(port)
+
+
+def named_ports(ports: int | float | str) -> tuple[port_notation.Port, ...]:
+    """The ports that a pinned request names. Raises RequestInvalid (field ``ports``)."""
+    told = str(ports)
+    if isinstance(ports, float) and len(told.partition(".")[2]) != 2:
+        raise _invalid("ports", f"ports: JSON reads {told} as a number; write port and slot as text, like '3.01'")
+    try:
+        return port_notation.parse_range(told)
+    except ValueError as error:
+        raise _invalid("ports", f"ports: {error}") from error
+
+
+def _attempt(headers: Mapping[str, Any]) -> int:
+    told = headers.get(H_ATTEMPT, 1)
+    return told if isinstance(told, int) and told > 0 else 1
+
+
+def _tried(headers: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        told = json.loads(headers.get(H_TRIED) or "[]")
+    except (ValueError, TypeError):
+        return ()
+    return tuple(one for one in told if isinstance(one, str)) if isinstance(told, list) else ()
+
+
+def _text(headers: Mapping[str, Any], name: str) -> str | None:
+    told = headers.get(name)
+    return told if isinstance(told, str) else None
+
+
+def _invalid(field: str, message: str) -> RequestInvalid:
+    return RequestInvalid("invalid", message, field=field)

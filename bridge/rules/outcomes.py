@@ -1,0 +1,240 @@
+"""What a verdict, a report or a deadline makes of an SMS: the arrows of the state table (design 2.1).
+
+Pure: each function takes the row as it is and answers with the row as it shall be, the events to tell and, where an
+attempt ended without ending the SMS, that attempt. ``None`` means that nothing changes. Exactly one final event comes
+out of any order and repetition; late evidence corrects an unknown or an uncertain failure, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bridge.ejoin import codes
+from bridge.ejoin.facts import FailedRow, SentRow, SmsReport
+from bridge.models import H_ATTEMPT, H_EXPIRES_AT, H_PARENT, H_TRACEPARENT, H_TRIED, Publication, Sms, State, tell
+from bridge.rules.matching import same_number
+
+REPORT_CACHE_S = 8.0
+"""Both levels of the device's report cache at our settings: 3 s in the envelope and 5 s in the task (design 2.2)."""
+
+LATE_COPY_S = 3_600.0
+"""A handed-back SMS whose copy has not come back this long after its age is ended by the patrol."""
+
+ANSWER_LOST, REPORT_LOST, RESTART = "answer_lost", "report_lost", "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The row as it shall be, what to publish, and the attempt that ended (to be kept for late reports)."""
+
+    sms: Sms
+    publications: tuple[Publication, ...] = ()
+    past: Sms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The numbers that decide deadlines and retries (design 2.2)."""
+
+    max_attempts: int
+    timeout_s: float
+    report_margin_s: float
+    doubt_s: float
+
+
+def answered(
+    sms: Sms, verdict: codes.Verdict, now: float, terms: Terms, *, ahead: int, elsewhere: bool
+) -> Outcome | None:
+    """The gateway's answer to the submit.
+
+    ``ahead`` counts the tasks that wait before this one on its port, ``elsewhere`` says whether another SIM is left.
+    None where a report has jumped ahead or another attempt is in hand.
+    """
+    if sms.state is not State.SUBMITTING:
+        return None
+    match verdict:
+        case codes.Submitted():
+            wait_s = (ahead + 1) * terms.timeout_s + REPORT_CACHE_S + terms.report_margin_s
+            return _told(
+                replace(sms, state=State.SUBMITTED, state_at=now, deadline_at=now + wait_s), "sms.submitted", now
+            )
+        case codes.HandBack():
+            return hand_back(sms, verdict, now, terms, elsewhere=elsewhere)
+        case codes.Failed():
+            return _failed(sms, now, reason="not_taken", code=verdict.code, text=verdict.text, certain=verdict.certain)
+        case codes.InDoubt():
+            return doubted(sms, ANSWER_LOST, now, terms)
+
+
+def hand_back(sms: Sms, verdict: codes.HandBack, now: float, terms: Terms, *, elsewhere: bool) -> Outcome:
+    """It provably did not go on air: back to the broker as the next attempt, or failed where no SIM is left."""
+    tried = (*sms.tried, sms.sim) if verdict.scope == "sim" and sms.sim else sms.tried
+    if verdict.scope == "sim" and (not elsewhere or len(tried) >= terms.max_attempts):
+        return _failed(
+            replace(sms, tried=tried), now, reason="no_sim_left", code=verdict.code, text=verdict.text, certain=True
+        )
+    ended = replace(sms, code=verdict.code, reason=verdict.text)
+    back = replace(
+        sms,
+        state=State.HANDED_BACK,
+        state_at=now,
+        deadline_at=(sms.expires_at or now) + LATE_COPY_S,
+        tried=tried,
+        gateway=None,
+        port=None,
+        slot=None,
+        sim=None,
+        tid=None,
+        code=None,
+        reason=None,
+    )
+    return Outcome(back, (again(back, later=verdict.where == "later"),), ended)
+
+
+def again(sms: Sms, *, later: bool) -> Publication:
+    """The request of a handed-back SMS, word for word, numbered as its next attempt."""
+    asked = sms.asked
+    headers: dict[str, Any] = {H_ATTEMPT: sms.attempt + 1, H_EXPIRES_AT: sms.expires_at}
+    optional: Mapping[str, Any] = {
+        H_TRIED: json.dumps(sms.tried) if sms.tried else None,
+        H_PARENT: sms.parent,
+        H_TRACEPARENT: asked.get("tp"),
+    }
+    headers |= {name: value for name, value in optional.items() if value is not None}
+    return Publication(
+        "later.5" if later else "requests",
+        asked["rk"],
+        asked["body"].encode(),
+        message_id=sms.id,
+        app_id=sms.app_id or None,
+        correlation_id=asked.get("cid"),
+        timestamp=asked.get("ts"),
+        reply_to=asked.get("reply_to"),
+        headers=headers,
+    )
+
+
+def reported(sms: Sms, report: SmsReport, now: float, terms: Terms, *, elsewhere: bool) -> Outcome | None:
+    """The device's later word about the task; it implies everything before it.
+
+    A row counts where its number is our recipient. Counters alone count where no row was sent along, since the task
+    id is unique among ours. None where this is a repeat or about somebody else.
+    """
+    sent = [row for row in report.sent_rows if same_number(row.number, sms.recipient)]
+    failed = [row for row in report.failed_rows if same_number(row.number, sms.recipient)]
+    bare = not report.sent_rows and not report.failed_rows
+    if sent or (bare and report.sent == 1):
+        return sent_as(sms, now, at=sent[0].at if sent else None)
+    if failed or (bare and report.failed == 1):
+        row = failed[0] if failed else FailedRow(0, sms.recipient, None, None, None)
+        return _failure_reported(sms, row, now, terms, elsewhere=elsewhere)
+    return None
+
+
+def row_of_past(report: SmsReport, recipient: str) -> SentRow | None:
+    """The success detail about this recipient, for an attempt that was already handed back."""
+    return next((row for row in report.sent_rows if same_number(row.number, recipient)), None)
+
+
+def sent_as(sms: Sms, now: float, *, at: float | None, possible_duplicate: bool = False) -> Outcome | None:
+    """The network took it. None where that was told, or where the SMS ended otherwise for certain."""
+    detail: dict[str, Any] = {"sent_at": at, "possible_duplicate": possible_duplicate or None}
+    if sms.state.final:
+        if not _correctable(sms):
+            return None
+        detail["corrects"] = sms.event_id
+    sent = replace(sms, state=State.SENT, state_at=now, deadline_at=None, code=0, reason=None, certain=True)
+    return _told(sent, "sms.sent", now, **_some(detail))
+
+
+def _failure_reported(sms: Sms, row: FailedRow, now: float, terms: Terms, *, elsewhere: bool) -> Outcome | None:
+    verdict = codes.of_failure(row)
+    if sms.state is State.UNKNOWN:
+        proven = isinstance(verdict, codes.HandBack)
+        return _failed(
+            sms,
+            now,
+            reason="not_sent" if proven else "not_sure",
+            code=row.code,
+            text=row.text,
+            certain=proven,
+            operator_code=row.operator_code,
+            operator_text=row.operator_text or None,
+            corrects=sms.event_id,
+        )
+    if not sms.state.open:
+        return None
+    if isinstance(verdict, codes.HandBack) and elsewhere and len(sms.tried) + 1 < terms.max_attempts:
+        return hand_back(sms, verdict, now, terms, elsewhere=True)
+    proven = isinstance(verdict, codes.HandBack)
+    return _failed(
+        replace(sms, tried=(*sms.tried, sms.sim)) if proven and sms.sim else sms,
+        now,
+        reason="no_sim_left" if proven else "not_sure",
+        code=row.code,
+        text=row.text,
+        certain=proven,
+        operator_code=row.operator_code,
+        operator_text=row.operator_text or None,
+    )
+
+
+def doubted(sms: Sms, reason: str, now: float, terms: Terms) -> Outcome | None:
+    """The answer or the report was lost: only evidence settles it now, until the deadline that is set once."""
+    if sms.state not in {State.SUBMITTING, State.SUBMITTED}:
+        return None
+    return Outcome(replace(sms, state=State.IN_DOUBT, state_at=now, deadline_at=now + terms.doubt_s, reason=reason))
+
+
+def listed(sms: Sms, now: float) -> Outcome | None:
+    """The device's task list shows it: taken for certain, the doubt's deadline stays (design 2.1)."""
+    if sms.state is not State.IN_DOUBT:
+        return None
+    return _told(replace(sms, state=State.SUBMITTED, state_at=now), "sms.submitted", now)
+
+
+def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | None:
+    """A deadline has passed.
+
+    ``in_list`` says that the device's task list still shows it: asked again every minute while there is any sense.
+    """
+    if not sms.state.open:
+        return None
+    if sms.reason is None or sms.state is State.SUBMITTING:
+        return doubted(sms, REPORT_LOST if sms.state is State.SUBMITTED else ANSWER_LOST, now, terms)
+    if in_list and now < (sms.expires_at or now) + terms.doubt_s:
+        return Outcome(replace(sms, deadline_at=now + 60.0))
+    unknown = replace(sms, state=State.UNKNOWN, state_at=now, deadline_at=None)
+    return _told(unknown, "sms.unknown", now, reason=sms.reason)
+
+
+def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) -> Outcome:
+    """A delivery report matched: it follows ``sent``, and implies it where the device's own report is still cached."""
+    before: tuple[Publication, ...] = ()
+    if sms.state is State.SUBMITTED and (implied := sent_as(sms, now, at=None)):
+        sms, before = implied.sms, implied.publications
+    kind = "sms.delivered" if code == 0 else "sms.undelivered"
+    told = _told(sms, kind, now, **_some({"code": code, "reported_at": at}))
+    return replace(told, publications=before + told.publications)
+
+
+def _correctable(sms: Sms) -> bool:
+    return sms.state is State.UNKNOWN or (sms.state is State.FAILED and sms.certain is False)
+
+
+def _failed(sms: Sms, now: float, *, reason: str, code: int | None, text: str, certain: bool, **detail: Any) -> Outcome:
+    failed = replace(sms, state=State.FAILED, state_at=now, deadline_at=None, code=code, reason=reason, certain=certain)
+    told = {"reason": reason, "code": code, "text": text or None, "certain": certain, **detail}
+    return _told(failed, "sms.failed", now, **_some(told))
+
+
+def _told(sms: Sms, kind: str, now: float, **detail: Any) -> Outcome:
+    told, publication = tell(sms, kind, now, **detail)
+    return Outcome(told.without_text() if told.state.final else told, (publication,))
+
+
+def _some(detail: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in detail.items() if value is not None}
