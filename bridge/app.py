@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -227,25 +226,34 @@ async def run(settings: Settings) -> int:
     metrics = Metrics(CollectorRegistry())
     metrics.start_at_zero({g.name: list(g.port_numbers) for g in settings.gateways}, [r.name for r in settings.routes])
     try:
-        async with AsyncExitStack() as stack:
-            ledger = await Ledger.open(
-                settings.store.path,
-                [entry.name for entry in settings.gateways],
-                lock_wait_s=settings.store.lock_wait_s,
-                on_commit=metrics.ledger_commit_seconds.observe,
-                on_failure=metrics.ledger_failures_total.inc,
-            )
-            stack.push_async_callback(ledger.close)
-            await Bridge(settings, ledger, metrics, Clock(time.time, time.monotonic)).serve(stopping)
+        await _serve(settings, metrics, stopping)
     except LedgerLocked as error:
         log.error("ledger.locked", error=str(error))
         return EXIT_LOCKED
-    except* BridgeError as group:
-        for error in group.exceptions:
-            log.error("bridge.failed", error=str(error))
+    except BridgeError as error:
+        log.error("bridge.failed", error=str(error))
         return EXIT_FAILED
     log.info("bridge.stopped")
     return 0
+
+
+async def _serve(settings: Settings, metrics: Metrics, stopping: asyncio.Event) -> None:
+    ledger = await Ledger.open(
+        settings.store.path,
+        [entry.name for entry in settings.gateways],
+        lock_wait_s=settings.store.lock_wait_s,
+        on_commit=metrics.ledger_commit_seconds.observe,
+        on_failure=metrics.ledger_failures_total.inc,
+    )
+    try:
+        await Bridge(settings, ledger, metrics, Clock(time.time, time.monotonic)).serve(stopping)
+    except BaseExceptionGroup as group:
+        expected, others = group.split(BridgeError)
+        if expected is None or others is not None:
+            raise
+        raise expected.exceptions[0] from group  # one sentence for the operator, not a tree of tasks
+    finally:
+        await ledger.close()
 
 
 def _on_signal(stopping: asyncio.Event, grace_s: float) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.errors import LedgerLocked, LedgerUnusable
-from bridge.models import Publication, Sms, SmsRejected, State, publication_of, tell, tell_again
+from bridge.models import Key, Publication, Sms, SmsRejected, State, publication_of, tell, tell_again
 from bridge.store import schema
 from bridge.store import statements as sql
 from bridge.store.writer import Writer
@@ -145,14 +145,18 @@ class Transaction:
         Each candidate comes with state ``submitting``; the answer has, in the same order, the row as begun with its
         task id, or None where the gate found a repeat or a conflict (told again, or told as such).
         """
-        begun: list[Sms | None] = []
-        taken = 0
+        taken: dict[Key, Sms] = {}
+        admitted: list[Sms | None] = []
         for candidate in candidates:
-            admitted = self._admit(candidate, now)
-            begun.append(admitted)
-            taken += admitted is not None
-        tids = iter(self._take_tids(gateway, taken))
-        begun = [one and replace(one, tid=next(tids)) for one in begun]
+            twin = taken.get(candidate.key)
+            if twin is not None and twin.fingerprint != candidate.fingerprint:
+                self.publish([_conflict(candidate, now)], now)
+            one = self._admit(candidate, now) if twin is None else None
+            admitted.append(one)
+            if one is not None:
+                taken[candidate.key] = one
+        tids = iter(self._take_tids(gateway, len(taken)))
+        begun = [one and replace(one, tid=next(tids)) for one in admitted]
         self.save(one for one in begun if one)
         return begun
 
@@ -197,6 +201,10 @@ class Transaction:
     def spend(self, levels: Mapping[str, tuple[float, float]]) -> None:
         """Note what is left in the SIMs' buckets: {sim: (level in segments, unix seconds)}."""
         self._raw.executemany(sql.SPEND, [(sim, level, at) for sim, (level, at) in levels.items()])
+
+    def debts(self) -> dict[str, float]:
+        """What SIMs still owe for messages longer than their burst: {sim: level below zero}."""
+        return dict(self._raw.execute(sql.DEBTS).fetchall())
 
     # --- outbox -----------------------------------------------------------------------------------------------------
 
@@ -250,7 +258,7 @@ class Transaction:
     def boots(self) -> dict[str, int]:
         """Restarts seen so far, per gateway."""
         rows = self.connection.execute(sa.select(schema.gateway.c.name, schema.gateway.c.boot))
-        return dict(rows.tuples().all())
+        return {name: boot for name, boot in rows}  # noqa: C416  dict() cannot read typed rows
 
     def meta(self, name: str) -> str | None:
         """A remembered word about the ledger itself."""
@@ -277,7 +285,7 @@ class Transaction:
     def count_states(self) -> dict[str, int]:
         """How many SMS are in each state."""
         counts = sa.select(schema.sms.c.state, sa.func.count()).group_by(schema.sms.c.state)
-        return dict(self.connection.execute(counts).tuples().all())
+        return {state: count for state, count in self.connection.execute(counts)}  # noqa: C416
 
 
 class Ledger:

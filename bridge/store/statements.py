@@ -54,7 +54,7 @@ SPEND = (
     "INSERT INTO budget (sim, level, at, hour, day, month) VALUES (?, ?, ?, 0, 0, 0) "
     "ON CONFLICT (sim) DO UPDATE SET level = excluded.level, at = excluded.at"
 )
-BUDGETS = "SELECT sim, level, at FROM budget"
+DEBTS = "SELECT sim, level FROM budget WHERE level < 0"
 
 NEXT_TID = "SELECT next_tid FROM gateway WHERE name = ?"
 SET_NEXT_TID = "UPDATE gateway SET next_tid = ? WHERE name = ?"
