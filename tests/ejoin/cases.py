@@ -29,6 +29,7 @@ from bridge.ejoin.facts import (
     SmsTask,
     SubmitAnswer,
     TaskAck,
+    Unrecognised,
 )
 from bridge.ejoin.ports import Port
 
@@ -393,6 +394,454 @@ SPOKEN: list[Case] = [
     ),
 ]
 
+
+def report(**members: Any) -> bytes:
+    """A status report with one entry, task 5 with nothing left to do."""
+    return wire({"type": "status-report", "rpt_num": "1", "rpts": [{"tid": 5, "sending": 0, "unsent": 0, **members}]})
+
+
+def row(*cells: Any) -> bytes:
+    """A recv-sms push with one row."""
+    return wire({"type": "recv-sms", "sms_num": 1, "sms": [list(cells)]})
+
+
+def port_status(**members: Any) -> bytes:
+    return wire({"type": "port-status", "port": "1.02", **members})
+
+
+SENT_5 = SmsReport(5, 0, 1, 0, 0, (SentRow(0, "10086", Port(1, 1), 1466506477.0),))
+TEXT_ROW = (0, "1.02", 1548407412, "+4915112345678", "")
+
+
+def plain(text: str, **members: Any) -> ReceivedSms:
+    """An incoming SMS without a header block, from TEXT_ROW's sender."""
+    return ReceivedSms(Port(1, 2), 1548407412.0, "+4915112345678", "", text, **members)
+
+
+REPORT_DIALECTS: list[Case] = [
+    Case("numbers as strings", (SENT_5,), report(sent="1", failed="0", sdr=[["0", "10086", "1A", "1466506477"]])),
+    Case(
+        "the reports are one object",
+        (SENT_5,),
+        wire(
+            {
+                "type": "status-report",
+                "rpts": {"tid": "5", "sent": 1, "sdr": [0, "10086", "1.01", 1466506477]},
+            }
+        ),
+    ),
+    Case(
+        "names in another case, with blanks around them",
+        (SENT_5,),
+        wire(
+            {
+                "Type": "Status-Report",
+                "RPTS": [{"Tid": 5, "Sent ": 1, " SDR": [[0, "10086", 1.01, 1466506477.0]]}],
+            }
+        ),
+    ),
+    Case("counters are missing", (SENT_5,), report(sdr=[[0, "10086", "1.01", 1466506477]])),
+    Case("success without details", (SmsReport(5, 0, 1, 0, 0),), report(sent=1, failed=0)),
+    Case(
+        "a list of pushes in one body",
+        (SENT_5, REGISTERED_FACT),
+        b"[%s,%s]"
+        % (
+            report(sent=1, sdr=[[0, "10086", "1.01", 1466506477]]),
+            wire({"type": "port-status", **REGISTERED}),
+        ),
+    ),
+    Case(
+        "padding after the JSON",
+        (SENT_5,),
+        b"\xef\xbb\xbf" + report(sent=1, sdr=[[0, "10086", "1.01", 1466506477]]) + b"\r\n\0\0",
+    ),
+    Case(
+        "short and odd detail rows",
+        (
+            SmsReport(
+                5,
+                0,
+                1,
+                2,
+                0,
+                (SentRow(0, "10086", None, None),),
+                (
+                    FailedRow(0, "10087", None, None, 6, ""),
+                    FailedRow(1, "10088", None, None, None, "no signal", None, "gone"),
+                ),
+            ),
+        ),
+        report(
+            sdr=[["x", "10086"]], fdr=[[0, 10087, "somewhere", 0, 6], [1, "10088", None, "soon", "no signal", "gone"]]
+        ),
+    ),
+    Case(
+        "codes with other separators",
+        (SmsReport(5, 0, 0, 1, 0, (), (FailedRow(0, "1", Port(4), 9.5, 7, "Server Error", 21, "rejected"),)),),
+        report(fdr=[[0, "1", 4, "9.5", "7: Server Error", "21,rejected"]]),
+    ),
+    Case("an empty report is nothing new", (), wire({"type": "status-report", "rpt_num": 0, "rpts": []})),
+    Case(
+        "a report without task id, beside a good one",
+        (SENT_5, Unrecognised("status-report", "a report without a readable tid")),
+        wire(
+            {
+                "type": "status-report",
+                "rpts": [
+                    {"tid": None, "sent": 1},
+                    "x",
+                    {"tid": 5, "sent": 1, "sdr": [[0, "10086", "1.01", 1466506477]]},
+                ],
+            }
+        ),
+    ),
+    Case(
+        "a task id beyond every integer",
+        (Unrecognised("status-report", "a report without a readable tid"),),
+        wire({"type": "status-report", "rpts": [{"tid": 2**64, "sent": 1}]}),
+    ),
+    Case(
+        "detail rows as objects (an artefact of later documents)",
+        (SmsReport(5, 0, 1, 0, 0), Unrecognised("status-report", "a detail row that is no list")),
+        report(sent=1, sdr=[{"number": "10086"}]),
+    ),
+    Case("no reports at all", (Unrecognised("status-report", "no rpts"),), wire({"type": "status-report"})),
+]
+
+RECEIVED_DIALECTS: list[Case] = [
+    Case("only the text", (plain("hello"),), row(*TEXT_ROW, b64("hello"))),
+    Case("only the text, ending in NULs", (plain("hello "),), row(*TEXT_ROW, b64(b"hello \0\0\0\0"))),
+    Case(
+        "a time stamp as text, a row of the SIM pool",
+        (ReceivedSms(Port(12, 101, "sp256"), 1548407412.0, "INFO", "", "hi"),),
+        row("0", "12.sp256.101", "1548407412", "INFO", "", b64("hi")),
+    ),
+    Case(
+        "a header block of three lines, with LF",
+        (plain("one\n\ntwo", smsc="8613800755500", scts="14072322113832", scts_at=1406124698.0),),
+        row(*TEXT_ROW, b64("Sender: 4915112345678\nSMSC: 8613800755500\nSCTS: 14072322113832\n\none\n\ntwo\0")),
+    ),
+    Case(
+        "a header block that starts with a line of its own",
+        (ReceivedSms(Port(1, 4), None, "10086", "", "hi", smsc="1", scts="x", via="forward"),),
+        b"1\r\nReceiver: 1.04\r\nSMSC: 1\r\nSCTS: x\r\n\r\nhi",
+        OCTETS,
+        {"sender": "10086"},
+    ),
+    Case(
+        "a header block and no text",
+        (plain("", smsc="1", scts="2"),),
+        row(*TEXT_ROW, b64("Sender: +4915112345678\r\nSMSC: 1\r\nSCTS: 2\r\n")),
+    ),
+    Case(
+        "sender, receiver and port only in the header block",
+        (ReceivedSms(Port(12, 1), None, "10086", "+4915100", "hi", smsc="1", scts="2"),),
+        row(0, "", 0, "", "", b64(headed("10086", '"12.01" <+4915100>', "1", "2", "hi"))),
+    ),
+    Case(
+        "a receiver without port",
+        (plain("hi", smsc="1", scts="2"),),
+        row(0, "1.02", 1548407412, "+4915112345678", "", b64(headed("4915112345678", "", "1", "2", "hi"))),
+    ),
+    Case(
+        "a receiver that is no port",
+        (ReceivedSms(Port(1, 2), 1548407412.0, "+4915112345678", "me.too", "hi", smsc="1", scts="2"),),
+        row(*TEXT_ROW, b64(headed("4915112345678", "me.too", "1", "2", "hi"))),
+    ),
+    Case(
+        "somebody wrote a header block into the text",
+        (plain("Sender: 1\nSMSC: 2\nSCTS: 14072322113832\n\nsend money"),),
+        row(*TEXT_ROW, b64("Sender: 1\nSMSC: 2\nSCTS: 14072322113832\n\nsend money")),
+    ),
+    Case(
+        "a text that starts like a header",
+        (plain("Sender: me\r\n\r\nhi"),),
+        row(*TEXT_ROW, b64("Sender: me\r\n\r\nhi")),
+    ),
+    Case(
+        "three header lines that are not the device's",
+        (plain("Sender: a\nSender: b\nSMSC: c\n\nhi"),),
+        row(*TEXT_ROW, b64("Sender: a\nSender: b\nSMSC: c\n\nhi")),
+    ),
+    Case("a content that is no base64", (plain("not base64!"),), row(*TEXT_ROW, "not base64!")),
+    Case("a content that lost its padding", (plain("hi"),), row(*TEXT_ROW, "aGk")),
+    Case("a content of an impossible length", (plain("hello"),), row(*TEXT_ROW, "hello")),
+    Case("a content that is no text", (plain("caf\ufffd"),), row(*TEXT_ROW, b64(b"caf\xe9"))),
+    Case("an empty content", (plain(""),), row(*TEXT_ROW, "")),
+    Case("half of a surrogate pair", (plain("a\ufffd!"),), row(*TEXT_ROW, "").replace(b'""]]', b'"a\\ud83d!"]]')),
+    Case(
+        "one row instead of a list of rows",
+        (plain("hello"),),
+        wire({"type": "recv-sms", "sms": [*TEXT_ROW, b64("hello")]}),
+    ),
+    Case(
+        "a zone that is no zone",
+        (plain("hi", smsc="1", scts="14072322113899x"),),
+        row(*TEXT_ROW, b64(headed("4915112345678", "", "1", "14072322113899x", "hi"))),
+    ),
+    Case(
+        "a stamp that is no date",
+        (plain("hi", smsc="1", scts="14023022113832"),),
+        row(*TEXT_ROW, b64(headed("4915112345678", "", "1", "14023022113832", "hi"))),
+    ),
+    Case(
+        "a delivery report in base64",
+        (DeliveryReport(Port(1, 2), 1548407412.0, "10086", 0, "49171", "140723"),),
+        row(1, "1.02", 1548407412, "49171", "10086", b64("0 140723")),
+    ),
+    Case(
+        "a delivery report nobody can read",
+        (DeliveryReport(Port(1, 2), None, "10086", None, "49171", "?!"),),
+        row(1, "1B", None, 49171, "10086", "?!"),
+    ),
+    Case(
+        "rows of no known kind, beside a good one",
+        (plain("hello"), Unrecognised("recv-sms", "a row that is neither an SMS nor a delivery report")),
+        wire({"type": "recv-sms", "sms": [[2, 1, 2, 3, 4, 5], [0], {"a": 1}, [*TEXT_ROW, b64("hello")]]}),
+    ),
+    Case("no rows at all", (Unrecognised("recv-sms", "no sms"),), wire({"type": "recv-sms", "sms": "none"})),
+]
+
+FORWARDED = ReceivedSms(Port(4), None, "13510956503", "", "Hello, world!", via="forward")
+
+FORWARD_DIALECTS: list[Case] = [
+    Case("plain text", (FORWARDED,), b"Hello, world!\0", OCTETS, {"port": "4", "sender": "13510956503"}),
+    Case(
+        "names in another case, behind a second question mark",
+        (FORWARDED,),
+        b"Hello, world!",
+        OCTETS,
+        {"?Port": "4", "SENDER": "13510956503", "version": "1.1"},
+    ),
+    Case(
+        "no query, all in the header block",
+        (
+            ReceivedSms(
+                Port(61, 1),
+                None,
+                "1205",
+                "1646",
+                "hi",
+                smsc="1405",
+                scts="250820064536A8",
+                scts_at=1755697536.0,
+                via="forward",
+            ),
+        ),
+        b"\xef\xbb\xbf" + headed("1205", '"61.01" 1646', "1405", "250820064536A8", "hi").encode(),
+        OCTETS,
+    ),
+    Case(
+        "a plus that arrived as a blank",
+        (ReceivedSms(None, None, "+4915112345678", "+49171", "hi", via="forward"),),
+        b"hi",
+        "text/plain",
+        {"sender": " 4915112345678", "receiver": " 49171"},
+    ),
+    Case(
+        "another charset, named in the query",
+        (ReceivedSms(None, None, "10086", "", "\u4f60\u597d", via="forward"),),
+        "\u4f60\u597d".encode("gbk"),
+        OCTETS,
+        {"sender": "10086", "charset": "GB2312"},
+    ),
+    Case(
+        "another charset, named in the content type",
+        (ReceivedSms(None, None, "10086", "", "caf\u00e9", via="forward"),),
+        b"caf\xe9",
+        'application/octet-stream; charset="ISO-8859-1"',
+        {"sender": "10086"},
+    ),
+    Case(
+        "a charset nobody knows, and bytes of another",
+        (ReceivedSms(None, None, "10086", "", "caf\ufffd", via="forward"),),
+        b"caf\xe9",
+        OCTETS,
+        {"sender": "10086", "charset": "zlib"},
+    ),
+    Case(
+        "fields of a form",
+        (FORWARDED,),
+        b"username=root&password=root&Sender=13510956503&port=4&content=Hello%2C+world%21&charset=Utf-8",
+        "application/x-www-form-urlencoded",
+    ),
+    Case(
+        "more fields than any form has, the rest in the query",
+        (ReceivedSms(None, None, "10086", "", "a&" * 70, via="forward"),),
+        b"a&" * 70,
+        "application/x-www-form-urlencoded",
+        {"sender": "10086"},
+    ),
+    Case(
+        "everything in the query",
+        (FORWARDED,),
+        b"",
+        "",
+        {"sender": "13510956503", "port": "4", "content": "Hello, world!"},
+    ),
+    Case(
+        "a text that looks like a push is a text",
+        (ReceivedSms(None, None, "10086", "", '{"type":"status-report"}', via="forward"),),
+        b'{"type":"status-report"}',
+        OCTETS,
+        {"sender": "10086"},
+    ),
+]
+
+PORT_DIALECTS: list[Case] = [
+    Case("st as text", (PortStatus(Port(1, 2), 3),), port_status(st="3")),
+    Case("st with its wording", (PortStatus(Port(1, 2), 3),), port_status(st="3 OK")),
+    Case("the state under its other name", (PortStatus(Port(1, 2), 3),), port_status(status="3 OK")),
+    Case("a state that cannot be read", (PortStatus(Port(1, 2), None),), port_status(st="fine")),
+    Case("no state", (PortStatus(Port(1, 2), None),), port_status()),
+    Case("a port with a slot letter", (PortStatus(Port(32, 4), 3),), port_status(port="32D", st=3)),
+    Case("a port of the SIM pool", (PortStatus(Port(1, 16, "sp128"), 3),), port_status(port="1.sp128.016", st=3)),
+    Case("a port without quotes that lost a zero", (PortStatus(Port(1, 10), 3),), port_status(port=1.10, st=3)),
+    Case(
+        "a card that is not the active one",
+        (PortStatus(Port(1, 2), 1, active=False),),
+        port_status(st=1, active="0 Not currently card"),
+    ),
+    Case("the active card, as newer firmware tells", (PortStatus(Port(1, 2), 3),), port_status(st=3, active=1)),
+    Case(
+        "limits, numbers and balance of every type",
+        (
+            PortStatus(
+                Port(1, 2),
+                3,
+                seq=4,
+                iccid="8986",
+                number="4915112345678",
+                operator="0",
+                balance=100.0,
+                signal=15,
+                sms_total=(7, None),
+                sms_month=(5, 300),
+                sms_day=None,
+            ),
+        ),
+        port_status(
+            st=3,
+            seq="4",
+            iccid=8986,
+            sn=4915112345678,
+            opr="0 ",
+            bal=100,
+            sig="15",
+            smsctl_tot="7/-1",
+            smsctl_mon="5 / 300",
+            smsctl_day="many",
+        ),
+    ),
+    Case(
+        "values of no sense",
+        (PortStatus(Port(1, 2), 3, operator="1"),),
+        port_status(st=3, seq=None, bal="a lot", sig=[], imei={}, iccid=1.5, imsi=None, opr=True),
+    ),
+    Case(
+        "numbers beyond every float",
+        (PortStatus(Port(1, 2), 3),),
+        port_status(st=3, bal=10**400, sig="9" * 70),
+    ),
+    Case(
+        "numbers that are none",
+        (PortStatus(Port(1, 2), 3),),
+        b'{"type":"port-status","port":"1.02","st":3,"bal":NaN,"sig":1e999,"seq":1.5}',
+    ),
+    Case("a number too long to be one", (PortStatus(Port(1, 2), 3),), port_status(st=3, bal="1" * 65)),
+    Case(
+        "text in another encoding",
+        (PortStatus(Port(1, 2), 3, operator="\ufffd\ufffd"),),
+        b'{"type":"port-status","port":"1.02","st":3,"opr":"\xff\xfe"}',
+    ),
+    Case("a port nobody can find", (Unrecognised("port-status", "no readable port"),), port_status(port="A1", st=3)),
+    Case("a port of no sense", (Unrecognised("port-status", "no readable port"),), port_status(port=None, st=3)),
+    Case(
+        "the box in its other spelling",
+        (DeviceStatus(2124, -1, "", "", "", 8, 32, (PortStatus(Port(5, 1), 0),)),),
+        wire(
+            {
+                "type": "dev-Status",
+                "seq": 2124,
+                "expires": -1,
+                "max-port": "8",
+                "max-slots": "32",
+                "status": {"port": "5.01", "st": 0},
+            }
+        ),
+    ),
+    Case(
+        "a row without a port, beside a good one",
+        (
+            DeviceStatus(None, None, "", "", "", None, None, (PortStatus(Port(1), 3),)),
+            Unrecognised("dev-status", "a row without a readable port"),
+        ),
+        wire({"type": "dev-status", "status": [{"st": 3}, {"port": 1, "st": 3}, "x"]}),
+    ),
+]
+
+SENT_DIALECTS: list[Case] = [
+    Case(
+        "the table's names, text in base64",
+        (SentSms(Port(2, 1), 2, 6, "Timeout", "1212", 1562235746.0, source=2, took_ms=None, smsc="", body="h\u00e9"),),
+        wire(
+            {
+                "type": "reve-sms",
+                "port": "2A",
+                "tid": "2",
+                "src_type": "2",
+                "status": "6 Timeout",
+                "sms_time": "1562235746",
+                "receiver": "1212",
+                "charset": "BASE64",
+                "data": b64("h\u00e9"),
+            }
+        ),
+    ),
+    Case(
+        "of another submitter, without a task",
+        (SentSms(Port(2), None, 0, "", "1212", None, source=4),),
+        wire({"type": "sent-sms", "port": 2, "src_type": 4, "status": 0, "recver": "1212"}),
+    ),
+    Case(
+        "neither task nor recipient",
+        (Unrecognised("sent-sms", "neither a task id nor a recipient"),),
+        wire({"type": "sent-sms", "port": 2, "status": "0"}),
+    ),
+]
+
+UNKNOWN: list[Case] = [
+    Case("a type nobody documents", (Unrecognised("cdr", "unknown type"),), wire({"type": "cdr", "dur": 7})),
+    Case("no type", (Unrecognised("", "no type"),), wire({"hello": 1})),
+    Case("no object", (Unrecognised("", "not an object"),), b"5"),
+    Case(
+        "many things of no sense are one",
+        (SENT_5, Unrecognised("", "not an object")),
+        b"[1,2,%s,3]" % report(sdr=[[0, "10086", "1.01", 1466506477]]),
+    ),
+    Case("nothing at all, in a list", (), b"[]"),
+    Case("nesting that is still read", (Unrecognised("", "no type"),), b'{"a":' * 31 + b"[]" + b"}" * 31),
+    Case("brackets in a text are no nesting", (plain("[" * 60 + '"{\\'),), row(*TEXT_ROW, "[" * 60 + '"{\\')),
+]
+
+GARBLED: list[Case] = [
+    Case("nothing", (), b""),
+    Case("only padding", (), b"\0\0\r\n"),
+    Case("half of a push", (), b'{"type":"recv-sms","sms":[[0,"1.02"'),
+    Case("typographic quotes", (), "{\u201ctype\u201d:\u201crecv-sms\u201d}".encode()),
+    Case("plain words", (), b"hello", "text/plain"),
+    Case("a text forward without sender or header block", (), b"hello", OCTETS, {"port": "4"}),
+    Case("a push in the wrong clothes", (), b'{"type":"status-report","rpts":[]}', OCTETS, {"port": "4"}),
+    Case("a form without an SMS", (), b"a=b", "application/x-www-form-urlencoded"),
+    Case("nested too deep", (), b'{"a":' * 32 + b"[]" + b"}" * 32),
+    Case("nested far too deep", (), b"[" * 200_000),
+    Case("nested too deep in turns", (), b'[{"a":' * 17 + b"1" + b"}]" * 17),
+    Case("a number of a million digits", (), b'{"type":' + b"1" * 1_000_000 + b"}"),
+]
+"""Bodies that are neither JSON nor a text forward: GatewayGarbled."""
+
+
 ENVELOPE = Envelope("http://10.0.0.1:8080/callback/gw1/secret")
 
 SUBMITS: list[Submit] = [
@@ -543,4 +992,50 @@ STATUSES: list[Answer] = [
     if isinstance(case.facts[0], DeviceStatus)
 ]
 
-CASES: list[Case] = [*SPOKEN]
+SUBMIT_ANSWERS += [
+    Answer(
+        "rows under the other names",
+        SubmitAnswer(200, "OK", (TaskAck(2, 0, "OK"),)),
+        wire({"code": "200", "message": " OK ", "results": {"tid": "2", "status": "0 OK"}}),
+    ),
+    Answer(
+        "a code instead of a status",
+        SubmitAnswer(None, "", (TaskAck(2, 2, "Port Unavailable"), TaskAck(3, 0, ""))),
+        wire({"tasks": [{"tid": 2, "code": 2, "reason": "Port Unavailable"}, {"tid": 3, "status": 0}]}),
+    ),
+    Answer(
+        "rows nobody can read",
+        SubmitAnswer(200, "OK", (TaskAck(4, None, "accepted"), TaskAck(5, None, ""))),
+        wire(
+            {
+                "code": 200,
+                "reason": "OK",
+                "status": [{"tid": "x", "status": "0 OK"}, "0 OK", {"tid": 4, "status": "accepted"}, {"tid": 5}],
+            }
+        ),
+    ),
+    Answer("no rows", SubmitAnswer(200, "OK", ()), wire({"code": 200, "reason": "OK", "status": "OK"})),
+]
+
+TASK_LISTS += [
+    Answer(
+        "under the other name, one of them unreadable",
+        (ListedTask(2, "1"),),
+        wire({"code": 0, "task": [{"tid": "2", "to": 1}, {"to": "2"}, 3]}),
+    ),
+    Answer("without a code", (ListedTask(2, ""),), wire({"tasks": {"tid": 2}})),
+]
+
+NO_TASK_LISTS = [b"", b"[]", b'{"code":1,"reason":"Invalid User"}', b'{"code":1,"tasks":[]}', b'{"code":200}']
+NO_STATUSES = [b"", b"[]", b'{"code":1,"reason":"Invalid User"}', b"<html>"]
+NO_ANSWERS = [b"", b"[]", b"OK", b'{"code":200,', b"5"]
+
+CASES: list[Case] = [
+    *SPOKEN,
+    *REPORT_DIALECTS,
+    *RECEIVED_DIALECTS,
+    *FORWARD_DIALECTS,
+    *PORT_DIALECTS,
+    *SENT_DIALECTS,
+    *UNKNOWN,
+]

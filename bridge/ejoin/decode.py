@@ -1,0 +1,589 @@
+"""Reads what devices say: pushes into facts, answers into what they answer.
+
+Liberal by design: devices, firmwares and documents disagree about types, spellings and notations. Whatever part of a
+push can be read becomes its fact; a part that cannot becomes one ``Unrecognised`` beside them, so that the push is
+kept. The only exception is GatewayGarbled, for a body that is no push at all. Work is linear in the body's size.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeAlias
+from urllib.parse import parse_qsl
+
+from bridge.ejoin import ports
+from bridge.ejoin.codes import SUCCESS
+from bridge.ejoin.facts import (
+    DeliveryReport,
+    DeviceStatus,
+    Fact,
+    FailedRow,
+    ListedTask,
+    PortStatus,
+    ReceivedSms,
+    SentRow,
+    SentSms,
+    SmsReport,
+    SubmitAnswer,
+    TaskAck,
+    Unrecognised,
+)
+from bridge.ejoin.ports import Port
+from bridge.errors import GatewayGarbled
+
+MAX_DEPTH = 32
+"""Deeper nesting is no push of any device."""
+
+MAX_NUMBER = 64
+"""Characters of the longest number that is read as one."""
+
+Members: TypeAlias = dict[str, Any]
+
+_NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
+_CODE_AND_TEXT = re.compile(r"(-?[0-9]{1,18})(?:[\s:,;-]+(.*))?", re.DOTALL)
+_LIMIT = re.compile(r"([0-9]{1,9})\s*/\s*(-?[0-9]{1,9})")
+_SCTS = re.compile(r"([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9A-Fa-f])([0-9])")
+_HEADER = re.compile(
+    r"(?:[0-9]{1,3}\r?\n)?((?:(?:Sender|Receiver|SMSC|SCTS)[ \t]*:[^\r\n]*(?:\r?\n|\Z)){3,4})(?:\r?\n|\Z)",
+    re.IGNORECASE,
+)
+_QUOTED_PORT = re.compile(r'"([^"]*)"(.*)')
+_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,19})\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_NOT_IN_NUMBERS = re.compile(r"[\s+()-]")
+_MAX_INTEGER = 2**63
+_MAX_MOMENT = 253_402_300_800.0
+"""The year 10000: later moments are no dates, in any library."""
+
+_CHARSETS = {
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "ascii": "utf-8",
+    "us-ascii": "utf-8",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "gb18030": "gb18030",
+    "big5": "big5",
+    "iso-8859-1": "cp1252",
+    "latin1": "cp1252",
+    "windows-1252": "cp1252",
+    "ucs2": "utf-16-be",
+    "utf-16": "utf-16",
+}
+"""The charsets a device may name. Anything else is read as UTF-8, the document's default."""
+
+
+def decode_push(body: bytes, content_type: str, query: Mapping[str, str]) -> list[Fact]:
+    """Every fact of one push, in its order; whatever of it cannot be read is one Unrecognised, for the whole body.
+
+    Raises GatewayGarbled, and nothing else, for a body that is neither JSON nor a text forward.
+    """
+    asked = {name.lstrip("?").strip().lower(): value for name, value in query.items()}
+    kind = content_type.lower()
+    if "x-www-form-urlencoded" in kind:
+        asked |= _form(body)
+    if "json" not in kind and (forwarded := _forwarded(body, kind, asked)):
+        return [forwarded]
+    if "octet-stream" in kind:
+        # The type of a text forward. Never read as JSON: its text is a stranger's, who could forge any push in it.
+        raise GatewayGarbled("neither a header block nor a sender: no text forward")
+    told = _parse(body)
+    pushes = told if isinstance(told, list) else [told]
+    facts = [fact for push in pushes for fact in _decode_one(push)]
+    unreadable = [fact for fact in facts if isinstance(fact, Unrecognised)]
+    if len(unreadable) <= 1:
+        return facts
+    return [fact for fact in facts if not isinstance(fact, Unrecognised)] + unreadable[:1]
+
+
+def decode_answer(body: bytes) -> SubmitAnswer:
+    """The answer to a submit (1.3.1.4). Rows without a readable task id are left out: nobody can be meant."""
+    told = _parse_object(body)
+    acks = []
+    for row in _rows(_first(told, "status", "results", "result", "tasks")):
+        tid = _int(row.get("tid")) if isinstance(row, dict) else None
+        if tid is not None:
+            code, text = _code_and_text(_first(row, "status", "code"))
+            acks.append(TaskAck(tid, code, text or _word(row.get("reason"))))
+    return SubmitAnswer(_code_and_text(told.get("code"))[0], _reason(told), tuple(acks))
+
+
+def decode_tasks(body: bytes) -> tuple[ListedTask, ...]:
+    """The waiting tasks in one answer to a task list. Raises GatewayGarbled where the device refused to tell."""
+    told = _parse_object(body)
+    listed = _first(told, "tasks", "task")
+    code = _code_and_text(told.get("code"))[0]
+    if (code is not None and code not in SUCCESS) or not isinstance(listed, list | dict):
+        raise GatewayGarbled(f"the gateway lists no tasks: {code} {_reason(told)}".rstrip())
+    tasks = []
+    for row in _rows(listed):
+        tid = _int(row.get("tid")) if isinstance(row, dict) else None
+        if tid is not None:
+            tasks.append(ListedTask(tid, _word(row.get("to")), suspended=_int(row.get("state")) == 1))
+    return tuple(tasks)
+
+
+def decode_status(body: bytes) -> DeviceStatus:
+    """The snapshot that answers a status query. Raises GatewayGarbled where the device tells none."""
+    told = _parse_object(body)
+    if not isinstance(told.get("status"), list | dict):
+        raise GatewayGarbled(f"the gateway tells no status: {_word(told.get('code'))} {_reason(told)}".rstrip())
+    return _device_status(told)[0]
+
+
+# --- pushes ---------------------------------------------------------------------------------------------------------
+
+
+def _decode_one(push: Any) -> Iterator[Fact]:
+    if not isinstance(push, dict):
+        yield Unrecognised("", "not an object")
+        return
+    kind = _word(push.get("type"))
+    decoder = DECODERS.get(kind.lower())
+    if decoder is None:
+        yield Unrecognised(kind, "unknown type" if kind else "no type")
+        return
+    facts, unreadable = decoder(push)
+    yield from facts
+    if unreadable:
+        yield Unrecognised(kind, unreadable)
+
+
+Decoded: TypeAlias = tuple[list[Fact], str]
+"""The facts of a push, and what of it could not be read (empty: all could)."""
+
+
+def _decode_status_report(push: Members) -> Decoded:
+    facts: list[Fact] = []
+    unreadable = ""
+    for entry in _rows(push.get("rpts")):
+        report, bad = _report(entry)
+        if report is not None:
+            facts.append(report)
+        unreadable = unreadable or bad
+    return facts, unreadable or _absent(push, "rpts")
+
+
+def _absent(push: Members, name: str) -> str:
+    """What to say where the rows are no list at all; an empty list is nothing new, and no complaint."""
+    return "" if isinstance(push.get(name), list | dict) else f"no {name}"
+
+
+def _report(entry: Any) -> tuple[SmsReport | None, str]:
+    tid = _int(entry.get("tid")) if isinstance(entry, dict) else None
+    if tid is None:
+        return None, "a report without a readable tid"
+    sent_cells, failed_cells = _rows(entry.get("sdr")), _rows(entry.get("fdr"))
+    sent = tuple(_sent_row(row) for row in sent_cells if isinstance(row, list) and len(row) > 1)
+    failed = tuple(_failed_row(row) for row in failed_cells if isinstance(row, list) and len(row) > 1)
+    report = SmsReport(
+        tid,
+        _count(entry, "sending", 0),
+        _count(entry, "sent", len(sent)),
+        _count(entry, "failed", len(failed)),
+        _count(entry, "unsent", 0),
+        sent,
+        failed,
+    )
+    complete = len(sent) == len(sent_cells) and len(failed) == len(failed_cells)
+    return report, "" if complete else "a detail row that is no list"
+
+
+def _sent_row(row: list[Any]) -> SentRow:
+    index, number, port, at = (*row, None, None)[:4]
+    return SentRow(_int(index) or 0, _word(number), _port(port), _moment(at))
+
+
+def _failed_row(row: list[Any]) -> FailedRow:
+    index, number, port, at, reason, operator = (*row, None, None, None, None)[:6]
+    code, text = _code_and_text(reason)
+    operator_code, operator_text = _code_and_text(operator)
+    return FailedRow(
+        _int(index) or 0, _word(number), _port(port), _moment(at), code, text, operator_code, operator_text
+    )
+
+
+def _decode_recv_sms(push: Members) -> Decoded:
+    facts: list[Fact] = []
+    unreadable = ""
+    for row in _rows(push.get("sms")):
+        kind = _int(row[0]) if isinstance(row, list) and len(row) >= 6 else None
+        if kind == 0:
+            facts.append(_received(row))
+        elif kind == 1:
+            facts.append(_delivery_report(row))
+        else:
+            unreadable = "a row that is neither an SMS nor a delivery report"
+    return facts, unreadable or _absent(push, "sms")
+
+
+def _received(row: list[Any]) -> ReceivedSms:
+    _, port, at, sender, receiver, content = row[:6]
+    return _with_headers(
+        _content(content), port=_port(port), at=_moment(at), sender=_word(sender), receiver=_word(receiver)
+    )
+
+
+def _delivery_report(row: list[Any]) -> DeliveryReport:
+    _, port, at, smsc, recipient, content = row[:6]
+    code, stamp = _code_and_text(content)
+    if code is None:
+        code, stamp = _code_and_text(_content(content))
+    return DeliveryReport(_port(port), _moment(at), _word(recipient), code, _word(smsc), stamp)
+
+
+def _decode_port_status(push: Members) -> Decoded:
+    status = _port_status(push)
+    return ([], "no readable port") if status is None else ([status], "")
+
+
+def _decode_dev_status(push: Members) -> Decoded:
+    status, complete = _device_status(push)
+    return [status], "" if complete else "a row without a readable port"
+
+
+def _device_status(told: Members) -> tuple[DeviceStatus, bool]:
+    rows = _rows(told.get("status"))
+    statuses = [_port_status(row) for row in rows if isinstance(row, dict)]
+    readable = tuple(status for status in statuses if status is not None)
+    status = DeviceStatus(
+        _int(told.get("seq")),
+        _int(told.get("expires")),
+        _word(told.get("mac")),
+        _word(told.get("ip")),
+        _word(told.get("ver")),
+        _int(_first(told, "max-ports", "max-port")),
+        _int(_first(told, "max-slots", "max-slot")),
+        readable,
+    )
+    return status, len(readable) == len(rows)
+
+
+def _port_status(row: Members) -> PortStatus | None:
+    port = _port(row.get("port"))
+    if port is None:
+        return None
+    return PortStatus(
+        port,
+        _code_and_text(_first(row, "st", "status"))[0],
+        seq=_int(row.get("seq")),
+        active=_code_and_text(row.get("active"))[0] != 0,
+        iccid=_word(row.get("iccid")),
+        imsi=_word(row.get("imsi")),
+        imei=_word(row.get("imei")),
+        number=_word(row.get("sn")),
+        operator=_word(row.get("opr")),
+        balance=_float(row.get("bal")),
+        signal=_int(row.get("sig")),
+        sms_total=_limit(row.get("smsctl_tot")),
+        sms_month=_limit(row.get("smsctl_mon")),
+        sms_day=_limit(row.get("smsctl_day")),
+    )
+
+
+def _decode_sent_sms(push: Members) -> Decoded:
+    code, text = _code_and_text(push.get("status"))
+    tid, recipient = _int(_first(push, "sms_tid", "tid")), _word(_first(push, "recver", "receiver"))
+    if tid is None and not recipient:
+        return [], "neither a task id nor a recipient"
+    encoded = _word(push.get("charset")).lower() == "base64"
+    sent = SentSms(
+        _port(push.get("port")),
+        tid,
+        code,
+        text,
+        recipient,
+        _moment(_first(push, "time", "sms_time")),
+        source=_int(push.get("src_type")),
+        took_ms=_int(push.get("dur")),
+        smsc=_word(push.get("smc")),
+        body=_content(push.get("data")) if encoded else _text(push.get("data")),
+    )
+    return [sent], ""
+
+
+DECODERS: dict[str, Callable[[Members], Decoded]] = {
+    "status-report": _decode_status_report,
+    "recv-sms": _decode_recv_sms,
+    "port-status": _decode_port_status,
+    "dev-status": _decode_dev_status,
+    "sent-sms": _decode_sent_sms,
+    "reve-sms": _decode_sent_sms,  # the document's own slip in 4.4
+}
+"""One decoder per type of push; whatever is not here is Unrecognised."""
+
+
+# --- incoming text --------------------------------------------------------------------------------------------------
+
+
+def _form(body: bytes) -> dict[str, str]:
+    """The fields of a form: some devices put there what others append to the address."""
+    try:
+        fields = parse_qsl(body.decode("utf-8", "replace").strip("\0\r\n"), max_num_fields=64)
+    except ValueError:
+        return {}
+    return {name.lstrip("?").strip().lower(): value for name, value in fields}
+
+
+def _forwarded(body: bytes, kind: str, asked: Mapping[str, str]) -> ReceivedSms | None:
+    """The SMS of a text forward (document 2.1), None where the body is not one."""
+    sender = _asked_number(asked.get("sender"))
+    if "content" in asked and sender:
+        text = asked["content"]
+    else:
+        charset = asked.get("charset") or kind.partition("charset=")[2]
+        text = body.decode(_CHARSETS.get(charset.strip(' "').lower(), "utf-8"), "replace").removeprefix("\ufeff")
+        if not sender and not _split_headers(text)[0]:
+            return None
+    return _with_headers(
+        _text(text),
+        port=_port(asked.get("port")),
+        at=None,
+        sender=sender,
+        receiver=_asked_number(asked.get("receiver")),
+        iccid=_word(asked.get("iccid")),
+        via="forward",
+    )
+
+
+def _asked_number(value: str | None) -> str:
+    """A number from a query: a plus that the device did not percent-encode arrives as a blank."""
+    if value and value.startswith(" ") and value.strip().isdigit():
+        return f"+{value.strip()}"
+    return _word(value)
+
+
+def _with_headers(
+    content: str,
+    *,
+    port: Port | None,
+    at: float | None,
+    sender: str,
+    receiver: str,
+    iccid: str = "",
+    via: Literal["push", "forward"] = "push",
+) -> ReceivedSms:
+    """An incoming SMS whose content may begin with the device's header block of three or four lines."""
+    headers, text = _split_headers(content)
+    if headers and sender and not _same_party(headers.get("sender", ""), sender):
+        # Somebody wrote a header block into a text of theirs: it is text.
+        headers, text = {}, content
+    header_port, header_receiver = _receiver(headers.get("receiver", ""))
+    scts = headers.get("scts", "")
+    return ReceivedSms(
+        port or header_port,
+        at,
+        sender or headers.get("sender", ""),
+        receiver or header_receiver,
+        text,
+        smsc=headers.get("smsc", ""),
+        scts=scts,
+        scts_at=_scts_at(scts),
+        iccid=iccid,
+        via=via,
+    )
+
+
+def _split_headers(content: str) -> tuple[dict[str, str], str]:
+    """The header block, names in lower case, and the text after it; no headers where the block is not whole."""
+    match = _HEADER.match(content)
+    if match is None:
+        return {}, content
+    pairs = (line.partition(":") for line in match[1].splitlines())
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    if not {"smsc", "scts"} <= headers.keys():
+        return {}, content
+    return headers, content[match.end() :]
+
+
+def _same_party(one: str, other: str) -> bool:
+    """Whether two notations can mean the same sender: with or without plus, country code or blanks."""
+    first, second = _NOT_IN_NUMBERS.sub("", one).lower(), _NOT_IN_NUMBERS.sub("", other).lower()
+    return first.endswith(second) or second.endswith(first)
+
+
+def _receiver(value: str) -> tuple[Port | None, str]:
+    """Port and number of a Receiver line: ``"61.01" <number>``, ``1.04``, or the number alone."""
+    if quoted := _QUOTED_PORT.fullmatch(value):
+        return _port(quoted[1]), quoted[2].strip(" \t<>")
+    port = _port(value) if "." in value else None
+    return port, "" if port else value
+
+
+def _scts_at(scts: str) -> float | None:
+    """The unix seconds of a network time stamp: ``yyMMddHHmmss`` and its zone in quarters of an hour.
+
+    The zone is two semi-octets; the top bit of the first one is the sign, so ``A8`` is -28 quarters.
+    """
+    match = _SCTS.fullmatch(scts)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    tens = int(match[7], 16)
+    quarters = (tens & 7) * 10 + int(match[8])
+    try:
+        local = datetime(2000 + year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return None
+    offset = timedelta(minutes=15 * quarters)
+    return (local + offset if tens & 8 else local - offset).timestamp()
+
+
+# --- cells ----------------------------------------------------------------------------------------------------------
+
+
+def _parse(body: bytes) -> Any:
+    """The JSON in a body, names in lower case. Raises GatewayGarbled."""
+    text = body.decode("utf-8", "replace").strip("\ufeff\0 \t\r\n")
+    if not text:
+        raise GatewayGarbled("an empty body")
+    _check_depth(text)
+    try:
+        return json.loads(text, object_pairs_hook=_lower_names, parse_constant=_nothing)
+    except ValueError:
+        raise GatewayGarbled("neither JSON nor a text forward") from None
+
+
+def _parse_object(body: bytes) -> Members:
+    told = _parse(body)
+    if not isinstance(told, dict):
+        raise GatewayGarbled("the answer is no JSON object")
+    return told
+
+
+def _check_depth(text: str) -> None:
+    """Raise GatewayGarbled for nesting deeper than any device's, found by counting brackets instead of parsing.
+
+    Each round takes away the innermost pairs; what is left after 32 rounds was deeper, or is no JSON anyway.
+    """
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    outside_strings = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+    brackets = _NOT_BRACKETS.sub("", outside_strings).replace("{", "[").replace("}", "]")
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace("[]", "")
+    if brackets:
+        raise GatewayGarbled(f"nested deeper than {MAX_DEPTH}, or brackets that do not match")
+
+
+def _lower_names(pairs: list[tuple[str, Any]]) -> Members:
+    return {name.strip().lower(): value for name, value in pairs}
+
+
+def _nothing(_constant: str) -> None:
+    """NaN and the infinities are no values of a device."""
+
+
+def _first(told: Members, *names: str) -> Any:
+    """The first member that is there: documents spell several of them in two ways."""
+    for name in names:
+        if name in told:
+            return told[name]
+    return None
+
+
+def _rows(value: Any) -> list[Any]:
+    """The rows of a list; a single row may stand there by itself."""
+    if isinstance(value, dict):
+        return [value]
+    if not isinstance(value, list):
+        return []
+    return [value] if value and not isinstance(value[0], list | dict) else value
+
+
+def _int(value: Any) -> int | None:
+    if type(value) is int and -_MAX_INTEGER < value < _MAX_INTEGER:
+        return value  # nearly every cell
+    if isinstance(value, str):
+        match = _INTEGER.fullmatch(value)
+        value = int(match[1]) if match else None
+    elif isinstance(value, float):
+        value = int(value) if value.is_integer() else None
+    if not isinstance(value, int) or abs(value) >= _MAX_INTEGER:
+        return None
+    return int(value)
+
+
+def _float(value: Any) -> float | None:
+    if not isinstance(value, str | int | float) or (isinstance(value, str) and len(value) > MAX_NUMBER):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < _MAX_INTEGER else None
+
+
+def _moment(value: Any) -> float | None:
+    """Unix seconds, or None for what is no date; a clock that was never set tells 0."""
+    number = _float(value)
+    return number if number is not None and 0 < number < _MAX_MOMENT else None
+
+
+def _count(entry: Members, name: str, default: int) -> int:
+    value = _int(entry.get(name))
+    return default if value is None else value
+
+
+def _word(value: Any) -> str:
+    """A short cell as text, without blanks and padding around it; numbers are taken as they are printed."""
+    if isinstance(value, str):
+        return _text(value).strip(" \t\r\n\0")
+    return f"{value:d}" if isinstance(value, int) and abs(value) < _MAX_INTEGER else ""
+
+
+def _text(value: Any) -> str:
+    """A text as people wrote it, without the device's NUL padding, and always encodable."""
+    if not isinstance(value, str):
+        return _word(value)
+    whole = value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole.rstrip("\0")
+
+
+def _content(value: Any) -> str:
+    """The text of a base64 cell; a cell that is no base64 is taken as the text itself."""
+    cell = _word(value)
+    padded = cell.rstrip("=")
+    padded += "=" * (-len(padded) % 4)
+    if not _BASE64.fullmatch(padded):
+        return _text(value)
+    return _text(base64.b64decode(padded).decode("utf-8", "replace"))
+
+
+def _code_and_text(value: Any) -> tuple[int | None, str]:
+    """The number and the wording of ``6 Timeout``, ``"6"`` or 6; a wording alone has no number."""
+    if not isinstance(value, str):
+        return _int(value), ""
+    cell = _word(value)
+    match = _CODE_AND_TEXT.fullmatch(cell)
+    if match is None:
+        return None, cell
+    return int(match[1]), (match[2] or "").strip()
+
+
+def _reason(told: Members) -> str:
+    return _word(_first(told, "reason", "message"))
+
+
+def _port(value: Any) -> Port | None:
+    if isinstance(value, float):
+        value = f"{value:.2f}"  # an unquoted 1.10 lost its last zero on the way
+    if not isinstance(value, str | int):
+        return None
+    try:
+        return ports.parse(value)
+    except ValueError:
+        return None
+
+
+def _limit(value: Any) -> tuple[int, int | None] | None:
+    """A device's ``n/m``: used and allowed, where -1 allows any number."""
+    match = _LIMIT.fullmatch(_word(value))
+    if match is None:
+        return None
+    allowed = int(match[2])
+    return int(match[1]), None if allowed < 0 else allowed

@@ -1,0 +1,124 @@
+"""What we say to a device: JSON-ready members and query parameters, spelled as devices read them.
+
+Exact where decoding is liberal: lower-case names, every member whose published defaults contradict each other is
+explicit. Something impossible is a ValueError: our own mistake, found before anything leaves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+from bridge.ejoin.facts import Envelope, SmsTask
+from bridge.ejoin.ports import Port
+
+MAX_TID = 2**31 - 1
+"""Task ids are signed 32-bit integers in the device; larger ones come back mangled."""
+
+CONTENT_TYPE = "application/json;charset=utf-8"
+
+SUBMIT_PATH = "/goip_post_sms.html"
+TASKS_PATH = "/goip_get_tasks.html"
+STATUS_PATH = "/goip_get_status.html"
+
+Dial = Literal["plus", "digits"]
+
+
+def submit_body(
+    tasks: Sequence[SmsTask],
+    envelope: Envelope,
+    *,
+    dial: Dial,
+    credentials: tuple[str, str] | None = None,
+) -> dict[str, Any]:
+    """The members of a send-sms request (document 1.3.1.3).
+
+    ``credentials`` (username, password) are told in the body too where given: the document wants them there on a
+    POST, devices read them from the query. Raises ValueError for a task that no device could read.
+    """
+    if not tasks:
+        raise ValueError("a submit needs at least one task")
+    if envelope.sms_count <= 1:
+        raise ValueError("sms_count must be above 1: that is what turns on the JSON recv-sms (remark on sms_cnt)")
+    body: dict[str, Any] = {}
+    if credentials:
+        body["username"], body["password"] = credentials
+    body |= {
+        "type": "send-sms",
+        "sr_url": envelope.callback_url,
+        "sr_cnt": envelope.report_count,
+        "sr_prd": envelope.report_period_s,
+        "sms_url": envelope.callback_url,
+        "sms_cnt": envelope.sms_count,
+        "sms_prd": envelope.sms_period_s,
+        "task_num": len(tasks),
+        "tasks": [_task(task, dial) for task in tasks],
+    }
+    return body
+
+
+def dialled(number: str, *, dial: Dial) -> str:
+    """The recipient as the device is told it: ``plus`` keeps ``+49..``, ``digits`` strips the plus.
+
+    A short code goes as it is. Raises ValueError for anything but one number.
+    """
+    digits = number.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
+        raise ValueError("a task has one recipient: digits, with or without a leading +")
+    return number if dial == "plus" else digits
+
+
+def query(username: str, password: str, **params: str | int) -> str:
+    """The query string of a request: credentials first, every special character percent-encoded, blanks as %20."""
+    return urlencode({"username": username, "password": password, **params}, quote_via=quote, safe="")
+
+
+def tasks_params(port: Port, *, start: int, count: int) -> dict[str, str | int]:
+    """The parameters of a task list: ``count`` waiting tasks of the port's active card from position ``start`` on."""
+    return {"version": "1.1", "port": port.number, "pos": start, "num": count, "has_content": 0}
+
+
+def status_params(callback_url: str | None, period_s: int | None) -> dict[str, str | int]:
+    """The parameters of a status query: with a callback URL the device also reports there every ``period_s``."""
+    params: dict[str, str | int] = {}
+    if callback_url is not None:
+        params["url"] = callback_url
+    if period_s is not None:
+        params["period"] = period_s
+    return params
+
+
+def to_json(members: Mapping[str, Any]) -> bytes:
+    """The body as it leaves: UTF-8 without escapes, since small devices do not join escaped surrogate pairs."""
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _task(task: SmsTask, dial: Dial) -> dict[str, Any]:
+    if not 1 <= task.tid <= MAX_TID:
+        raise ValueError(f"task id {task.tid} is not between 1 and {MAX_TID}")
+    if not task.text:
+        raise ValueError("a task needs a text")
+    told: dict[str, Any] = {
+        "tid": task.tid,
+        "from": str(task.port),
+        "to": dialled(task.to, dial=dial),
+        "sms": task.text,
+        "chs": "utf8",
+        "coding": task.coding,
+    }
+    if task.flash:
+        told["flash_sms"] = 1
+    if task.smsc:
+        told["smsc"] = task.smsc
+    # Published defaults of sdr, fdr and the report cache contradict each other: never rely on one.
+    told |= {
+        "tmo": task.timeout_s,
+        "sdr": 1,
+        "fdr": 1,
+        "dr": int(task.delivery_report),
+        "sr_cnt": task.report_count,
+        "sr_prd": task.report_period_s,
+    }
+    return told
