@@ -1,0 +1,79 @@
+"""What leaves for a device is exactly what the document and real boxes want, or nothing leaves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from bridge.ejoin import dialled, query, status_params, submit_body, tasks_params, to_json
+from bridge.ejoin.facts import SmsTask
+from bridge.ejoin.ports import Port
+from tests.ejoin.cases import ENVELOPE, SUBMITS, Submit
+
+TASK = SmsTask(1, Port(3), "+4915112345678", "hi")
+
+
+@pytest.mark.parametrize("case", SUBMITS, ids=lambda case: case.name)
+def test_a_submit_is_written_as_devices_read_it(case: Submit) -> None:
+    assert submit_body(case.tasks, case.envelope, dial=case.dial, credentials=case.credentials) == case.body
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        (replace(TASK, tid=0), "task id 0 is not between"),
+        (replace(TASK, tid=2**31), "task id 2147483648 is not between"),
+        (replace(TASK, to="+491,+492"), "one recipient"),
+        (replace(TASK, to=""), "one recipient"),
+        (replace(TASK, to="+"), "one recipient"),
+        (replace(TASK, to="++49"), "one recipient"),
+        (replace(TASK, to="+\u0664\u0669"), "one recipient"),
+        (replace(TASK, text=""), "needs a text"),
+    ],
+)
+def test_an_impossible_task_is_our_own_mistake(task: SmsTask, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        submit_body([TASK, task], ENVELOPE, dial="plus")
+
+
+def test_an_empty_submit_is_our_own_mistake() -> None:
+    with pytest.raises(ValueError, match="at least one task"):
+        submit_body([], ENVELOPE, dial="plus")
+
+
+def test_an_envelope_that_would_turn_off_json_sms_is_our_own_mistake() -> None:
+    with pytest.raises(ValueError, match="above 1"):
+        submit_body([TASK], replace(ENVELOPE, sms_count=1), dial="plus")
+
+
+@pytest.mark.parametrize(
+    ("number", "plus", "digits"), [("+4915112345678", "+4915112345678", "4915112345678"), ("8080", "8080", "8080")]
+)
+def test_a_number_is_dialled_as_the_gateway_wants_it(number: str, plus: str, digits: str) -> None:
+    assert (dialled(number, dial="plus"), dialled(number, dial="digits")) == (plus, digits)
+
+
+def test_a_query_escapes_what_a_password_may_hold() -> None:
+    assert query("root", "p#s &/+", url="http://b/x?y") == (
+        "username=root&password=p%23s%20%26%2F%2B&url=http%3A%2F%2Fb%2Fx%3Fy"
+    )
+
+
+def test_the_parameters_of_questions() -> None:
+    assert tasks_params(Port(3, 2), start=10, count=50) == {
+        "version": "1.1",
+        "port": 3,
+        "pos": 10,
+        "num": 50,
+        "has_content": 0,
+    }
+    assert status_params("http://b/cb", 60) == {"url": "http://b/cb", "period": 60}
+    assert status_params(None, None) == {}
+
+
+def test_a_body_is_utf8_without_escapes_and_always_encodable() -> None:
+    body = to_json(submit_body([replace(TASK, text='Grüße "\U0001f600"\n\ud800')], ENVELOPE, dial="plus"))
+    assert '"sms":"Grüße \\"\U0001f600\\"\\n?"'.encode() in body
+    assert json.loads(body)["tasks"][0]["sms"] == 'Grüße "\U0001f600"\n?'
