@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, assert_never
 
 from bridge.ejoin import codes
 from bridge.ejoin.facts import FailedRow, SentRow, SmsReport
@@ -67,6 +67,8 @@ def answered(
             return _failed(sms, now, reason="not_taken", code=verdict.code, text=verdict.text, certain=verdict.certain)
         case codes.InDoubt():
             return doubted(sms, ANSWER_LOST, now, terms)
+        case _:
+            assert_never(verdict)
 
 
 def hand_back(sms: Sms, verdict: codes.HandBack, now: float, terms: Terms, *, elsewhere: bool) -> Outcome:
