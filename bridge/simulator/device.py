@@ -1,0 +1,557 @@
+"""One simulated box: its cards and ports, the tasks it has taken, and everything it would tell about them.
+
+Time comes from the clock alone and what is to be pushed is handed to ``post``, so a test can turn the clock by hand.
+A port sends one SMS after the other. Each send has a fate that is fixed when the radio begins: what goes on air stands
+in the record, and what the device then says of it may be something else (``Fate``). No HTTP here.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from bridge.ejoin import facts
+from bridge.ejoin.ports import Port, parse_range
+from bridge.simulator import encode, orders, segments
+from bridge.simulator.callbacks import Callback
+from bridge.simulator.clock import Cache, Clock, Timer
+from bridge.simulator.options import SimulatorOptions
+from bridge.simulator.parts import (
+    DETECTED,
+    GONE,
+    LIE,
+    NO_SIM,
+    OPERATOR,
+    OPERATOR_TEXTS,
+    REGISTERED,
+    REGISTERING,
+    SENT,
+    SLOT,
+    SMSC,
+    SRC_HTTP,
+    TEXTS,
+    VERSION,
+    Fate,
+    OnRadio,
+    Result,
+    Send,
+    SimPort,
+    Task,
+    make_mac,
+    make_port,
+)
+from bridge.simulator.record import Record, Row
+
+
+class Box:
+    """One gateway. ``post`` takes every callback; ``lost_answers`` says what happens to the next submits."""
+
+    def __init__(
+        self,
+        name: str,
+        options: SimulatorOptions,
+        *,
+        clock: Clock,
+        record: Record,
+        chance: random.Random,
+        post: Callable[[Callback], None],
+        forget_posts: Callable[[], None] = lambda: None,
+        ip: str = "127.0.0.1",
+    ) -> None:
+        self.name = name
+        self.ports = {n: make_port(options.seed, name, n) for n in range(1, options.ports + 1)}
+        self.lost_answers: deque[Literal["before", "after"]] = deque()
+        self.ssrc = _ssrc(chance)
+        self._options = options
+        self._clock = clock
+        self._record = record
+        self._chance = chance
+        self._post = post
+        self._forget_posts = forget_posts
+        self._ip = ip
+        self._mac = make_mac(options.seed, name)
+        self._boot = 1
+        self._seq = self._sent_seq = 0
+        self._live: dict[int, Task] = {}
+        self._finished: set[int] = set()
+        self._report_url = self._sms_url = self._status_url = ""
+        self._period_s: float | None = None
+        self._period_timer: Timer | None = None
+        self._reports: Cache[Result] = Cache(
+            clock, self._push_reports, count=orders.SYSTEM_REPORT_COUNT, period_s=orders.SYSTEM_REPORT_PERIOD_S
+        )
+        self._inbox: Cache[tuple[facts.ReceivedSms | facts.DeliveryReport, int | None]] = Cache(
+            clock, self._push_sms, count=orders.SMS_COUNT, period_s=orders.SMS_PERIOD_S
+        )
+
+    def __repr__(self) -> str:
+        able = sum(port.st == REGISTERED for port in self.ports.values())
+        return f"<Box {self.name} {able}/{len(self.ports)} ports registered, {len(self._live)} tasks live>"
+
+    # --- what a client asks -----------------------------------------------------------------------------------------
+
+    def submit(self, body: Mapping[str, Any]) -> facts.SubmitAnswer:
+        """Take the tasks of a send-sms body, each on its own (document 1.3.1); remembers its report addresses."""
+        tasks = body.get("tasks")
+        if not isinstance(tasks, list) or body.get("type", "send-sms") != "send-sms":
+            return facts.SubmitAnswer(15, TEXTS[15], ())
+        self._remember(body)
+        now = self._clock.now()
+        return facts.SubmitAnswer(200, TEXTS[0], tuple(self._take(orders.read_order(raw), now) for raw in tasks))
+
+    def list_waiting(
+        self, port: int, *, pos: int, num: int, has_content: bool
+    ) -> tuple[int, list[dict[str, Any]]] | None:
+        """How many tasks wait on a port, and ``num`` of them from ``pos`` on in order; None: there is no such port."""
+        if port not in self.ports:
+            return None
+        tasks = list(dict.fromkeys(send.task for send in self.ports[port].waiting))
+        rows = []
+        for task in tasks[max(pos, 0) : max(pos, 0) + max(num, 0)]:
+            order = task.order
+            fact = facts.ListedTask(task.tid, ",".join(order.recipients))
+            sms = order.raw_sms if has_content else None
+            rows.append(encode.listed(fact, ports=order.ports, charset=order.charset, coding=order.coding, sms=sms))
+        return len(tasks), rows
+
+    def subscribe(self, url: str | None, period_s: float | None) -> None:
+        """Remember where status goes; a period of 0 ends the pushes, None leaves it (60 s for a new URL)."""
+        if url:
+            self._status_url = url
+            period_s = orders.STATUS_PERIOD_S if period_s is None else period_s
+        if period_s is None or not self._status_url:
+            return
+        self._period_s = max(period_s, self._options.min_period_s) if period_s > 0 else None
+        self._start_period()
+
+    def status(self, only: frozenset[int] | None = None) -> facts.DeviceStatus:
+        """The snapshot of the whole box, or of some ports; every one made has the next sequence number."""
+        self._seq += 1
+        rows = tuple(self._port_status(p) for n, p in self.ports.items() if only is None or n in only)
+        expires = -1 if self._period_s is None else int(self._period_s)
+        return facts.DeviceStatus(self._seq, expires, self._mac, self._ip, VERSION, len(self.ports), SLOT, rows)
+
+    def state(self) -> dict[str, Any]:
+        """What a person may want to see: each port with its card, what it holds and its counters."""
+        ports = [
+            {
+                "port": port.number,
+                "st": port.st,
+                "iccid": port.card.iccid,
+                "number": port.card.number,
+                "waiting": len(port.waiting),
+                "sending": int(port.radio is not None),
+                **{name: port.counters[name] for name in ("handed_over", "on_air", "sent", "failed", "received")},
+            }
+            for port in self.ports.values()
+        ]
+        return {"name": self.name, "boot": self._boot, "ssrc": self.ssrc, "live_tasks": len(self._live), "ports": ports}
+
+    # --- what the world does to it ----------------------------------------------------------------------------------
+
+    def receive_sms(self, port: SimPort, sender: str, text: str) -> None:
+        """An SMS for the card of this port; the network keeps it until the card is registered."""
+        self._when_registered(port, lambda: self._receive(port, sender, text))
+
+    def remove_sim(self, port: SimPort) -> None:
+        """Take the card out: what the port had to send fails with code 5 and does not go on air."""
+        if port.st == NO_SIM:
+            return
+        for timer in port.registering:
+            timer.cancel()
+        self._set_state(port, NO_SIM)
+        if port.radio is not None:
+            port.radio.timer.cancel()
+            self._settle(port, port.radio.send, GONE, 0.0)
+            port.radio = None
+        while port.waiting:
+            send = port.waiting.popleft()
+            self._on_radio(send)
+            self._settle(port, send, GONE, 0.0)
+
+    def insert_sim(self, port: SimPort) -> None:
+        """Put the card back: detected (11), registering (2), registered (3)."""
+        if port.st == NO_SIM:
+            self._register(port)
+
+    def reboot(self) -> None:
+        """Start anew: waiting tasks and unreported results are lost, sequences begin at 1, every card registers anew.
+
+        What the radio had in hand still goes on air, with nobody left to tell. URLs and period are kept, as on flash.
+        """
+        self._boot += 1
+        self.ssrc = _ssrc(self._chance)
+        self._seq = self._sent_seq = 0
+        self._live.clear()
+        self._finished.clear()
+        self._reports.forget()
+        self._inbox.forget()
+        self._forget_posts()
+        for port in self.ports.values():
+            self._restart(port)
+        if self._period_s is not None:
+            self._push_status()
+
+    # --- taking tasks -----------------------------------------------------------------------------------------------
+
+    def _remember(self, body: Mapping[str, Any]) -> None:
+        """The envelope's settings hold until the next submit that names them."""
+        self._report_url = str(body.get("sr_url") or self._report_url)
+        self._sms_url = str(body.get("sms_url") or self._sms_url)
+        for name, cache, default in (
+            ("sr_cnt", self._reports, orders.SYSTEM_REPORT_COUNT),
+            ("sms_cnt", self._inbox, orders.SMS_COUNT),
+        ):
+            if name in body:
+                count = int(orders.number(body[name], default))
+                cache.count = count if count >= 1 else default
+        if "sr_prd" in body:
+            self._reports.period_s = orders.seconds(body["sr_prd"], 0) or orders.SYSTEM_REPORT_PERIOD_S
+        if "sms_prd" in body:
+            self._inbox.period_s = orders.seconds(body["sms_prd"], 0) or orders.SMS_PERIOD_S
+
+    def _take(self, order: orders.Order, now: float) -> facts.TaskAck:
+        code, places = self._judge(order)
+        if code == 0:
+            self._accept(order, places, now)
+        return facts.TaskAck(order.tid or 0, code, TEXTS[code])
+
+    def _judge(self, order: orders.Order) -> tuple[int, list[tuple[SimPort, str]]]:
+        """The code that answers a task, and who would send to whom."""
+        if order.tid is None:
+            return 11, []
+        if order.tid in self._live or order.tid in self._finished:
+            return 13, []
+        if order.text is None:
+            return 8, []
+        if not order.recipients:
+            return 9, []
+        if len(self._live) >= self._options.max_tasks:
+            return 16, []
+        return self._place(order)
+
+    def _place(self, order: orders.Order) -> tuple[int, list[tuple[SimPort, str]]]:
+        """Notes 1 to 3 of document 1.3.1.3: no port: the device chooses; one recipient: each port; else shared out."""
+        if not order.ports:
+            able = [port for port in self.ports.values() if port.st == REGISTERED]
+            order_of_use = sorted(able, key=lambda port: port.load)
+        else:
+            try:
+                named = [self.ports[port.number] for port in _read_ports(order.ports) if port.slot in (0, SLOT)]
+            except (ValueError, KeyError):
+                return 2, []
+            if not named:
+                return 2, []
+            order_of_use = [port for port in dict.fromkeys(named) if port.st == REGISTERED]
+        if not order_of_use:
+            return 5, []
+        if order.ports and len(order.recipients) == 1:
+            return 0, [(port, order.recipients[0]) for port in order_of_use]
+        return 0, [(order_of_use[i % len(order_of_use)], to) for i, to in enumerate(order.recipients)]
+
+    def _accept(self, order: orders.Order, places: list[tuple[SimPort, str]], now: float) -> None:
+        assert order.tid is not None
+        assert order.text is not None
+        parts = segments.count(order.text, order.coding)
+        task = Task(order, order.tid, order.text, parts, self._boot, unsent=len(places))
+        if order.report_count > 1:
+            count, period_s = order.report_count, order.report_period_s
+            task.reports = Cache(self._clock, self._hand_up, count=count, period_s=period_s)
+        self._live[task.tid] = task
+        for index, (port, to) in enumerate(places):
+            port.counters["handed_over"] += 1
+            self._record.add(
+                Row(now, "handed_over", self.name, port.number, port.card.iccid, task.tid, to, task.text, parts, "0 OK")
+            )
+            port.waiting.append(Send(task, 0 if len(order.recipients) == 1 else index, to))
+            self._begin(port)
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, port: SimPort) -> None:
+        """Give the radio the next SMS, if it is free and the card can send."""
+        if port.radio is not None or port.st != REGISTERED or not port.waiting:
+            return
+        send = port.waiting.popleft()
+        self._on_radio(send)
+        fate = self._fate(port)
+        air_s = self._options.radio_s * send.task.segments
+        took_s = min(air_s, send.task.order.timeout_s)
+        if took_s < air_s and fate is SENT:
+            fate = LIE  # the device stops waiting; the network takes it all the same
+        port.radio = OnRadio(send, fate, took_s, self._clock.later(took_s, self._end, port))
+
+    def _fate(self, port: SimPort) -> Fate:
+        if port.fates:
+            return port.fates.popleft()
+        rate = self._options.failure_rate
+        return Fate(7, on_air=False, operator_code=21) if rate and self._chance.random() < rate else SENT
+
+    def _on_radio(self, send: Send) -> None:
+        send.task.unsent -= 1
+        send.task.sending += 1
+
+    def _end(self, port: SimPort) -> None:
+        radio, port.radio = port.radio, None
+        assert radio is not None
+        self._settle(port, radio.send, radio.fate, radio.took_s)
+        self._begin(port)
+
+    def _settle(self, port: SimPort, send: Send, fate: Fate, took_s: float) -> None:
+        """A send has ended: record the truth, then let the device have its word."""
+        now, task = self._clock.now(), send.task
+        if fate.on_air:
+            self._go_on_air(port, send, now)
+        task.sending -= 1
+        if fate.code == 0:
+            task.sent += 1
+        else:
+            task.failed += 1
+        port.counters["failed" if fate.code else "sent"] += 1
+        if task.unsent == 0 and task.sending == 0:
+            del self._live[task.tid]
+            if self._options.remember_tids:
+                self._finished.add(task.tid)
+        self._keep_result(port, send, fate, now)
+        if self._options.sent_sms:
+            self._push_sent_sms(port, send, fate, now, took_s)
+
+    def _go_on_air(self, port: SimPort, send: Send, now: float) -> None:
+        task, iccid = send.task, port.card.iccid
+        port.counters["on_air"] += 1
+        row = Row(now, "on_air", self.name, port.number, iccid, task.tid, send.to, task.text, task.segments, "sent")
+        self._record.add(row)
+        if task.order.delivery_report:
+            self._clock.later(self._options.delivery_s, self._when_registered, port, lambda: self._deliver(port, send))
+
+    # --- what it tells of sending -----------------------------------------------------------------------------------
+
+    def _keep_result(self, port: SimPort, send: Send, fate: Fate, now: float) -> None:
+        task, operator = send.task, fate.operator_code
+        told: facts.SentRow | facts.FailedRow = facts.SentRow(send.index, send.to, port.place, now)
+        more = None
+        if fate.code:
+            texts = TEXTS.get(fate.code, ""), OPERATOR_TEXTS.get(operator or 0, "")
+            told = facts.FailedRow(send.index, send.to, port.place, now, fate.code, texts[0], operator, texts[1])
+            more = {"reason": fate.words, "operator_code": operator}
+        where = (self.name, port.number, port.card.iccid)
+        result = "failed" if fate.code else "sent"
+        row = Row(now, "reported", *where, task.tid, send.to, task.text, task.segments, result, more)
+        kept = Result(task, told, (task.sending, task.sent, task.failed, task.unsent), row)
+        if task.reports is None:
+            self._reports.add(kept)
+            return
+        task.reports.add(kept)
+        if task.order.report_period_s <= 0 and task.unsent == 0 and task.sending == 0:
+            task.reports.flush()  # without a timer nothing else would ever tell the rest
+
+    def _hand_up(self, results: list[Result]) -> None:
+        """A task's own cache is due: its results go to the cache of all tasks."""
+        for result in results:
+            if result.task.boot == self._boot:
+                self._reports.add(result)
+
+    def _push_reports(self, results: list[Result]) -> None:
+        if not self._report_url:
+            return
+        by_task: dict[Task, list[Result]] = {}
+        for result in results:
+            by_task.setdefault(result.task, []).append(result)
+        self._post(
+            Callback(
+                type="status-report",
+                url=self._report_url,
+                query="version=1.1",
+                body=encode.status_report([_report(task, kept) for task, kept in by_task.items()]),
+                tids=tuple(task.tid for task in by_task),
+                reported=tuple(result.row for result in results),
+            )
+        )
+
+    def _push_sent_sms(self, port: SimPort, send: Send, fate: Fate, now: float, took_s: float) -> None:
+        if not self._status_url:
+            return
+        self._sent_seq += 1
+        task = send.task
+        told = facts.SentSms(
+            port.place,
+            task.tid,
+            fate.code,
+            TEXTS.get(fate.code, "") if fate.code else "",
+            send.to,
+            now,
+            source=SRC_HTTP,
+            took_ms=int(took_s * 1000),
+            smsc=task.order.smsc,
+            body=task.text,
+        )
+        self._post(
+            Callback(
+                type="sent-sms",
+                url=self._status_url,
+                body=encode.sent_sms(told, seq=self._sent_seq),
+                port=port.number,
+                iccid=port.card.iccid,
+                tids=(task.tid,),
+            )
+        )
+
+    # --- what comes in ----------------------------------------------------------------------------------------------
+
+    def _when_registered(self, port: SimPort, arrive: Callable[[], None]) -> None:
+        if port.st == REGISTERED:
+            arrive()
+        else:
+            port.held.append(arrive)
+
+    def _receive(self, port: SimPort, sender: str, text: str) -> None:
+        now, card = self._clock.now(), port.card
+        port.counters["received"] += 1
+        if self._inbox.count > 1:
+            sms = facts.ReceivedSms(port.place, now, sender, card.number, text, SMSC, stamp(now))
+            self._inbox.add((sms, None))
+            return
+        sms = facts.ReceivedSms(
+            port.place, now, sender, card.number, text, SMSC, stamp(now), iccid=card.iccid, via="forward"
+        )
+        if self._sms_url:
+            query, body = encode.text_forward(sms)
+            self._post(
+                Callback(
+                    type="text-forward",
+                    url=self._sms_url,
+                    query=query,
+                    body=body,
+                    content_type=encode.TEXT_TYPE,
+                    port=port.number,
+                    iccid=card.iccid,
+                    texts=(text,),
+                )
+            )
+
+    def _deliver(self, port: SimPort, send: Send) -> None:
+        """The network's delivery report: it names the recipient and no task."""
+        now, task = self._clock.now(), send.task
+        smsc = task.order.smsc or SMSC
+        self._inbox.add((facts.DeliveryReport(port.place, now, send.to, 0, smsc, stamp(now)), task.tid))
+
+    def _push_sms(self, arrived: list[tuple[facts.ReceivedSms | facts.DeliveryReport, int | None]]) -> None:
+        if not self._sms_url:
+            return
+        self._post(
+            Callback(
+                type="recv-sms",
+                url=self._sms_url,
+                query="version=1.1",
+                body=encode.recv_sms(fact for fact, _ in arrived),
+                delivers=tuple(tid for _, tid in arrived if tid is not None),
+                texts=tuple(fact.text for fact, _ in arrived if isinstance(fact, facts.ReceivedSms)),
+            )
+        )
+
+    # --- states of ports --------------------------------------------------------------------------------------------
+
+    def _register(self, port: SimPort) -> None:
+        half_s = self._options.register_s / 2
+        self._set_state(port, DETECTED)
+        port.registering = [
+            self._clock.later(half_s, self._set_state, port, REGISTERING),
+            self._clock.later(2 * half_s, self._registered, port),
+        ]
+
+    def _registered(self, port: SimPort) -> None:
+        self._set_state(port, REGISTERED)
+        self._begin(port)
+        while port.held:
+            port.held.popleft()()
+
+    def _restart(self, port: SimPort) -> None:
+        for timer in port.registering:
+            timer.cancel()
+        if port.radio is not None:
+            port.radio.timer.cancel()
+            if port.radio.fate.on_air:
+                self._go_on_air(port, port.radio.send, self._clock.now())
+            port.radio = None
+        port.waiting.clear()
+        port.seq = 0
+        if port.st == NO_SIM:
+            self._set_state(port, NO_SIM)
+        else:
+            self._register(port)
+
+    def _set_state(self, port: SimPort, st: int) -> None:
+        port.st = st
+        port.seq += 1
+        if self._period_s is not None:
+            self._post(
+                Callback(
+                    type="port-status",
+                    url=self._status_url,
+                    body=encode.port_status(self._port_status(port, whole=True)),
+                    port=port.number,
+                    iccid=port.card.iccid if st != NO_SIM else None,
+                )
+            )
+
+    def _port_status(self, port: SimPort, *, whole: bool = False) -> facts.PortStatus:
+        """A port as it is; an empty one in short, but ``whole`` where a change is told, as real boxes do."""
+        if port.st == NO_SIM:
+            zero = 0 if whole else None
+            return facts.PortStatus(port.place, NO_SIM, port.seq, imei=port.imei, balance=zero, signal=zero)
+        card, read = port.card, port.st != DETECTED
+        return facts.PortStatus(
+            port.place,
+            port.st,
+            port.seq,
+            iccid=card.iccid if read else "",
+            imsi=card.imsi if read else "",
+            imei=port.imei,
+            number=card.number if read else "",
+            operator=OPERATOR if port.st == REGISTERED else "0 ",
+            balance=card.balance if read else 0.0,
+            signal=card.signal if port.st == REGISTERED else 0,
+        )
+
+    def _push_status(self) -> None:
+        self._start_period()
+        self._post(Callback(type="dev-status", url=self._status_url, body=encode.dev_status(self.status())))
+
+    def _start_period(self) -> None:
+        if self._period_timer is not None:
+            self._period_timer.cancel()
+            self._period_timer = None
+        if self._period_s is not None:
+            self._period_timer = self._clock.later(self._period_s, self._push_status)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_ports(notation: str) -> tuple[Port, ...]:
+    return parse_range(notation)
+
+
+def stamp(at: float) -> str:
+    """A moment as the network writes it: yyMMddHHmmss and the zone in quarters of an hour, here UTC."""
+    return f"{datetime.fromtimestamp(at, UTC):%y%m%d%H%M%S}00"
+
+
+def _report(task: Task, results: list[Result]) -> facts.SmsReport:
+    sending, sent, failed, unsent = results[-1].counters
+    told = [result.told for result in results]
+    return facts.SmsReport(
+        task.tid,
+        sending,
+        sent,
+        failed,
+        unsent,
+        tuple(row for row in told if isinstance(row, facts.SentRow)) if task.order.sent_details else (),
+        tuple(row for row in told if isinstance(row, facts.FailedRow)) if task.order.failed_details else (),
+    )
+
+
+def _ssrc(chance: random.Random) -> str:
+    return f"{chance.randrange(16**16):016x}"

@@ -1,0 +1,190 @@
+"""The HTTP faces: what the document lets a client ask a gateway, and the control face that tells and does.
+
+Thin: reads the request, asks the box, writes the device's answer. A gateway answers HTTP 200 whatever it says, as real
+ones do; a lost answer is a reset of the connection, before or after the tasks were taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Generator, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bridge.ejoin.ports import parse_range
+from bridge.simulator import deeds, encode, orders
+from bridge.simulator.device import Box
+from bridge.simulator.parts import TEXTS
+from bridge.simulator.record import Record
+
+RESET = "ejoin.reset"
+ROWS_AT_ONCE = 1_000
+LIST_NUM = 10
+
+
+def gateway_app(box: Box, username: str, password: str) -> Starlette:
+    """The face of one gateway."""
+    face = _Face(box, username, password)
+    return Starlette(
+        routes=[
+            Route("/goip_post_sms.html", face.submit, methods=["POST"]),
+            Route("/goip_get_tasks.html", face.list_waiting),
+            Route("/goip_get_status.html", face.status),
+        ]
+    )
+
+
+class _Face:
+    """What the document lets a client ask, for one box and one login."""
+
+    def __init__(self, box: Box, username: str, password: str) -> None:
+        self._box = box
+        self._login = (username, password)
+
+    async def submit(self, request: Request) -> Response:
+        told = orders.read_body(await request.body())
+        lost = self._box.lost_answers.popleft() if self._box.lost_answers else None
+        response = Response() if lost == "before" else self._take(told, request)
+        if lost is not None:
+            request.scope["extensions"][RESET]()
+        return response
+
+    async def list_waiting(self, request: Request) -> Response:
+        query = _query(request)
+        if not self._may(query):
+            return _refuse(1)
+        port, pos = int(orders.number(query.get("port"), 0)), int(orders.number(query.get("pos"), 0))
+        num = int(orders.number(query.get("num"), LIST_NUM))
+        found = self._box.list_waiting(port, pos=pos, num=num, has_content=query.get("has_content") == "1")
+        return _refuse(2) if found is None else _json(encode.task_list(*found))
+
+    async def status(self, request: Request) -> Response:
+        query = _query(request)
+        if not self._may(query):
+            return _refuse(1)
+        asked = query.get("port") or query.get("ports") or "all"
+        try:
+            only = None if asked in ("all", "*") else frozenset(port.number for port in parse_range(asked))
+        except ValueError:
+            return _refuse(2)
+        self._box.subscribe(query.get("url"), orders.number(query.get("period"), None))
+        return _json(encode.dev_status(self._box.status(only)))
+
+    def _take(self, told: dict[str, Any] | None, request: Request) -> Response:
+        if told is None:
+            return _json(b"")  # real boxes answer nothing to what they cannot read
+        if not self._may(_query(request), _lowered(told)):
+            return _refuse(1)
+        return _json(encode.task_status(self._box.submit(told)))
+
+    def _may(self, *told: Mapping[str, Any]) -> bool:
+        """Whether one of the places where credentials may stand has the right ones."""
+        return any((one.get("username"), one.get("password")) == self._login for one in told)
+
+
+def control_app(gateways: Mapping[str, deeds.Gateway], record: Record) -> Starlette:
+    """The control face: the record, the state, and what one can do."""
+
+    async def read_record(request: Request) -> Response:
+        try:
+            after = int(request.query_params.get("after", "0"))
+        except ValueError:
+            return JSONResponse({"error": "after: write a whole number"}, status_code=400)
+        return StreamingResponse(_lines(record, after), media_type="application/jsonl")
+
+    async def do(request: Request) -> Response:
+        try:
+            kind = deeds.do(gateways, orders.read_body(await request.body()))
+        except ValueError as error:
+            return JSONResponse({"error": str(error), "kinds": deeds.NEEDS}, status_code=400)
+        return JSONResponse({"done": kind, "n": len(record)})
+
+    async def state(request: Request) -> Response:  # noqa: ARG001 - a route's signature
+        told = [
+            {**one.box.state(), "callbacks": {"answered": one.sender.answered, "unanswered": one.sender.unanswered}}
+            for one in gateways.values()
+        ]
+        return JSONResponse({"rows": len(record), "gateways": told})
+
+    return Starlette(routes=[Route("/record", read_record), Route("/do", do, methods=["POST"]), Route("/state", state)])
+
+
+class FaceServer(Server):
+    """A uvicorn server inside somebody else's event loop: signals are none of its business."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave signals to the process."""
+        yield
+
+
+def face_server(app: Starlette) -> FaceServer:
+    """A server for one face, to be served on a socket that is bound already."""
+    return FaceServer(
+        Config(
+            app,
+            http=_Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection that the app may reset, under the ASGI extension ``RESET``."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {RESET: self._reset}  # type: ignore[dict-item]
+
+    def _reset(self) -> None:
+        raw = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError), socket.socket(fileno=socket.dup(raw.fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close means RST, not FIN
+        self.transport.abort()
+
+
+async def _lines(record: Record, after: int) -> AsyncIterator[str]:
+    """The rows that exist now, in pieces, so that a long record does not hold up the gateways."""
+    up_to = len(record)
+    for first in range(max(0, after), up_to, ROWS_AT_ONCE):
+        yield record.lines(first, min(first + ROWS_AT_ONCE, up_to))
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type=encode.JSON_TYPE)
+
+
+def _refuse(code: int) -> Response:
+    return _json(encode.answer(code, TEXTS[code]))
+
+
+def _query(request: Request) -> dict[str, str]:
+    return {name.lower(): value for name, value in request.query_params.items()}
+
+
+def _lowered(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(name).lower(): value for name, value in told.items() if name.lower() in ("username", "password")}
