@@ -24,7 +24,7 @@ from bridge.amqp.topology import Topology
 from bridge.ejoin.facts import Envelope, SmsTask, SubmitAnswer
 from bridge.errors import BridgeError, LedgerLocked
 from bridge.flows.changes import Changes
-from bridge.flows.inbound import Inbound
+from bridge.flows.inbound import Inbound, Known
 from bridge.flows.outbound import Outbound
 from bridge.flows.patrol import Patrol
 from bridge.flows.relay import Relay
@@ -61,7 +61,8 @@ class Bridge:
         self.metrics = metrics
         self.clock = clock
         self.fleet = Fleet({entry.name: _plan_of(settings, entry) for entry in settings.gateways})
-        self.planner = Planner(self.fleet, [Route(r.name, tuple(settings.route_ports(r.name))) for r in settings.routes])
+        routes = [Route(entry.name, tuple(settings.route_ports(entry.name))) for entry in settings.routes]
+        self.planner = Planner(self.fleet, routes)
         self.gateways = {entry.name: _client_of(settings, entry) for entry in settings.gateways}
         topology = Topology(
             settings.amqp.prefix, [r.name for r in settings.routes], [g.name for g in settings.gateways]
@@ -91,16 +92,13 @@ class Bridge:
             is_paused=lambda: self.relay.paused,
         )
         self.inbound = Inbound(
-            fleet=self.fleet,
+            Known(self.fleet, settings.timing.repeat_window_s, self.outbound.terms_of, self.outbound.has_elsewhere),
             ledger=ledger,
             changes=self.changes,
             metrics=metrics,
             clock=clock,
-            repeat_window_s=settings.timing.repeat_window_s,
-            terms_of=self.outbound.terms_of,
-            has_elsewhere=self.outbound.has_elsewhere,
             wake=self._port_news,
-            heard=lambda gateway: self.patrol.heard(gateway),
+            heard=self._heard,
             wake_relay=self.relay.wake,
         )
         self.patrol = Patrol(
@@ -207,6 +205,9 @@ class Bridge:
     def _left_device(self, gateway: str, port: int) -> None:
         self.planner.reported(gateway, port)
         self.outbound.wake()
+
+    def _heard(self, gateway: str) -> None:
+        self.patrol.heard(gateway)
 
     def _port_news(self, gateway: str, port: int) -> None:
         self.planner.wake(gateway, port)

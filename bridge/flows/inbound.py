@@ -70,36 +70,38 @@ class Absorbed:
     duplicates: list[Sms] = field(default_factory=list)
 
 
-class Inbound:
-    """Absorbs what gateways push.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What folding a callback needs to know: the fleet, the repeat window, a route's ``terms_of`` deadlines and
+    retries, and whether an SMS ``has_elsewhere`` another SIM left."""
 
-    ``terms_of(route)`` gives deadlines and retries, ``has_elsewhere(sms)`` whether another SIM is left for it,
-    ``wake(gateway, port)`` tells the planner that a port may have become better.
-    """
+    fleet: Fleet
+    repeat_window_s: float
+    terms_of: Callable[[str | None], outcomes.Terms]
+    has_elsewhere: Callable[[Sms], bool]
+
+
+class Inbound:
+    """Absorbs what gateways push; ``wake(gateway, port)`` tells the planner that a port may have become better."""
 
     def __init__(
         self,
+        known: Known,
         *,
-        fleet: Fleet,
         ledger: Ledger,
         changes: Changes,
         metrics: Metrics,
         clock: Clock,
-        repeat_window_s: float,
-        terms_of: Callable[[str | None], outcomes.Terms],
-        has_elsewhere: Callable[[Sms], bool],
         wake: Callable[[str, int], None],
         heard: Callable[[str], None],
         wake_relay: Callable[[], None],
     ) -> None:
-        self._fleet = fleet
+        self._known = known
+        self._fleet = known.fleet
         self._ledger = ledger
         self._changes = changes
         self._metrics = metrics
         self._clock = clock
-        self._repeat_window_s = repeat_window_s
-        self._terms_of = terms_of
-        self._has_elsewhere = has_elsewhere
         self._wake = wake
         self._heard = heard
         self._wake_relay = wake_relay
@@ -111,7 +113,7 @@ class Inbound:
         """
         facts = _decode(body, content_type, query)
         self._heard(gateway)
-        push = _Push(self, gateway, body, content_type, facts, self._clock.wall(), self._believe(gateway, facts))
+        push = _Push(self._known, gateway, body, content_type, facts, self._clock.wall(), self._believe(gateway, facts))
         absorbed = await self._ledger.write(push.absorb)
         self._tell(gateway, absorbed, push.now)
         return _label(facts)
@@ -120,7 +122,7 @@ class Inbound:
         """A snapshot that we asked for; it is told like a pushed one."""
         now = self._clock.wall()
         facts = [status]
-        push = _Push(self, gateway, b"", "", facts, now, self._believe(gateway, facts))
+        push = _Push(self._known, gateway, b"", "", facts, now, self._believe(gateway, facts))
         await self._ledger.write(push.absorb)
         self._wake_relay()
 
@@ -163,7 +165,7 @@ class _Push:
 
     def __init__(
         self,
-        inbound: Inbound,
+        known: Known,
         gateway: str,
         body: bytes,
         content_type: str,
@@ -171,7 +173,8 @@ class _Push:
         now: float,
         changes: Mapping[int, PortChange],
     ) -> None:
-        self._in = inbound
+        self._known = known
+        self._fleet = known.fleet
         self._gateway = gateway
         self._body = body
         self._content_type = content_type
@@ -184,7 +187,7 @@ class _Push:
         """Store the whole callback: states, dedupe keys and what is to be published."""
         done = Absorbed()
         body_hash = hashlib.sha256(self._body).digest()[:16]
-        repeated = tx.is_body_known(self._gateway, body_hash, self.now - self._in._repeat_window_s)
+        repeated = tx.is_body_known(self._gateway, body_hash, self.now - self._known.repeat_window_s)
         ordinals: Counter[str] = Counter()
         for fact in self._facts:
             match fact:
@@ -218,8 +221,8 @@ class _Push:
         if sms is None:
             self._report_of_past(tx, done, report)
             return
-        terms = self._in._terms_of(sms.route)
-        elsewhere = report.failed > 0 and self._in._has_elsewhere(sms)
+        terms = self._known.terms_of(sms.route)
+        elsewhere = report.failed > 0 and self._known.has_elsewhere(sms)
         self._settle(tx, done, sms, outcomes.reported(sms, report, self.now, terms, elsewhere=elsewhere))
 
     def _report_of_past(self, tx: Transaction, done: Absorbed, report: SmsReport) -> None:
@@ -301,7 +304,7 @@ class _Push:
             port=port,
             slot=sms.port.slot or None if sms.port else None,
             sim=sim,
-            receiver=sms.receiver or (self._in._fleet.port(self._gateway, port).number if port else None) or None,
+            receiver=sms.receiver or (self._fleet.port(self._gateway, port).number if port else None) or None,
             sender=sms.sender,
             text=sms.text,
             smsc=sms.smsc or None,
@@ -398,16 +401,16 @@ class _Push:
             base64=is_base64,
             truncated=True if len(self._body) > MAX_RAW_BYTES else None,
         )
-        arrival = int(self.now // self._in._repeat_window_s)
+        arrival = int(self.now // self._known.repeat_window_s)
         self._publish(tx, data, f"{self._gateway}/{body_hash.hex()}/{arrival}", None)
 
     # --- small words ------------------------------------------------------------------------------------------------
 
     def _place(self, port: int | None) -> tuple[int | None, str | None]:
         """(port, SIM) where we know the port; its SIM is what we believe sits there now."""
-        if port is None or not self._in._fleet.knows(self._gateway, port):
+        if port is None or not self._fleet.knows(self._gateway, port):
             return port, None
-        return port, self._in._fleet.port(self._gateway, port).sim
+        return port, self._fleet.port(self._gateway, port).sim
 
     def _sim(self, status: PortStatus) -> str | None:
         return status.iccid or self._place(status.port.number)[1]

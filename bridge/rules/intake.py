@@ -169,7 +169,7 @@ def _children(delivery: Delivery, body: SendRequest, key: Key, expires_at: float
             )
 
 
-def _places(body: SendRequest, child_id: str) -> Iterator[tuple[str, int | float | str | None]]:
+def _places(body: SendRequest, child_id: str) -> Iterator[tuple[str, float | str | None]]:
     """(id, ports) of the children of one recipient: one, or one per named port."""
     if body.spread == "any":
         yield child_id, body.ports
@@ -180,7 +180,7 @@ def _places(body: SendRequest, child_id: str) -> Iterator[tuple[str, int | float
         yield f"{child_id}/{port}", str(port)
 
 
-def named_ports(ports: int | float | str) -> tuple[port_notation.Port, ...]:
+def named_ports(ports: float | str) -> tuple[port_notation.Port, ...]:
     """The ports that a pinned request names. Raises RequestInvalid (field ``ports``)."""
     told = str(ports)
     if isinstance(ports, float) and len(told.partition(".")[2]) != 2:

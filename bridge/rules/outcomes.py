@@ -195,7 +195,8 @@ def listed(sms: Sms, now: float) -> Outcome | None:
     """The device's task list shows it: taken for certain, the doubt's deadline stays (design 2.1)."""
     if sms.state is not State.IN_DOUBT:
         return None
-    return _told(replace(sms, state=State.SUBMITTED, state_at=now), "sms.submitted", now)
+    taken = replace(sms, state=State.SUBMITTED, state_at=now)
+    return Outcome(taken) if sms.event_type == "sms.submitted" else _told(taken, "sms.submitted", now)
 
 
 def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | None:
