@@ -29,7 +29,7 @@ REQUEST_OUTCOMES = ("accepted", "repeat", "rejected", "expired", "conflict", "un
 HANDED_BACK_REASONS = ("sim", "gateway")
 POST_OUTCOMES = ("answered", "not_reached", "silent", "garbled")
 CALLBACK_TYPES = ("status-report", "recv-sms", "port-status", "dev-status", "sent-sms", "unrecognised", "empty")
-CALLBACK_REFUSALS = ("403", "413", "503")
+CALLBACK_REFUSALS = ("403", "408", "413", "500", "503")
 DEAD_LETTER_REASONS = ("unreadable", "too_large", "missing_id", "unroutable", "delivery_limit", "poison")
 PUBLISH_FAILURES = ("timeout", "refused", "unroutable", "disconnected")
 
