@@ -70,7 +70,7 @@ def dialled(number: str, *, dial: Dial) -> str:
     return number if dial == "plus" else digits
 
 
-def query(username: str, password: str, **params: str | int) -> str:
+def query(username: str, password: str, /, **params: str | int) -> str:
     """The query string of a request: credentials first, every special character percent-encoded, blanks as %20."""
     return urlencode({"username": username, "password": password, **params}, quote_via=quote, safe="")
 

@@ -1,0 +1,163 @@
+"""The HTTP client of one device: hands over tasks, asks for task lists and status.
+
+One connection per request, since a pooled connection that the device closed would make doubt out of nothing. What
+matters here is to tell "nothing left" (GatewayNotReached) from "it may have arrived" (GatewaySilent, GatewayGarbled):
+the first may be tried again, the others never blindly. No exception of httpx crosses, no text ever holds credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from bridge.ejoin import decode, encode
+from bridge.ejoin.facts import DeviceStatus, Envelope, ListedTask, SmsTask, SubmitAnswer
+from bridge.ejoin.ports import Port
+from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""The largest answer that is read: a snapshot of 512 cards has a quarter of a mebibyte."""
+
+TASKS_PER_PAGE = 100
+MAX_PAGES = 20
+
+_CONNECTION_NEVER_MADE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+Told = TypeVar("Told")
+
+
+class Gateway:
+    """One device at one address. Requests may overlap; each has a connection of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        username: str,
+        password: str,
+        *,
+        dial: encode.Dial,
+        envelope: Envelope,
+        connect_timeout_s: float,
+        post_timeout_s: float,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.name = name
+        self._base = url.rstrip("/")
+        self._credentials = (username, password)
+        self._dial = dial
+        self._envelope = envelope
+        self._post_timeout_s = post_timeout_s
+        # The transport instead of a client around it: a client adds a log line with the credentials in it, cookies,
+        # redirects and a fifth of the cost, and none of them is wanted.
+        self._transport = transport or httpx.AsyncHTTPTransport(
+            verify=self._base.startswith("https:"),  # loading the certificates costs 20 ms, for nothing on plain HTTP
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        )
+        self._timeouts = {"connect": connect_timeout_s, "read": None, "write": None, "pool": None}
+        self._submit_url = self._url(encode.SUBMIT_PATH)
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self.name} at {urlsplit(self._base).netloc.rpartition('@')[2]}>"
+
+    async def submit(self, tasks: Sequence[SmsTask], *, ready: Callable[[], bool] = lambda: True) -> SubmitAnswer:
+        """Hand tasks over in one POST and return the device's answer.
+
+        Raises GatewayNotReached where no connection was made, also because ``ready`` said no right before it;
+        GatewaySilent for anything after that; GatewayGarbled for an answer that is no JSON object. The last two leave
+        every task in doubt.
+        """
+        members = encode.submit_body(tasks, self._envelope, dial=self._dial, credentials=self._credentials)
+        status, body = await self._ask("POST", self._submit_url, content=encode.to_json(members), ready=ready)
+        if status == httpx.codes.UNAUTHORIZED:
+            return SubmitAnswer(1, "HTTP 401", ())
+        return self._read(decode.decode_answer, status, body)
+
+    async def tasks(self, port: Port) -> tuple[ListedTask, ...]:
+        """The tasks that wait for the active card of a port. One that is missing may still be on air, sent or lost.
+
+        Raises GatewayNotReached, GatewaySilent, GatewayGarbled (also where the device refuses to tell).
+        """
+        listed: list[ListedTask] = []
+        for page in range(MAX_PAGES):
+            params = encode.tasks_params(port, start=page * TASKS_PER_PAGE, count=TASKS_PER_PAGE)
+            status, body = await self._ask("GET", self._url(encode.TASKS_PATH, **params))
+            told = self._read(decode.decode_tasks, status, body)
+            listed += told
+            if len(told) < TASKS_PER_PAGE:
+                break
+        return tuple(listed)
+
+    async def status(self, *, callback_url: str | None = None, period_s: int | None = None) -> DeviceStatus:
+        """The whole box as it is now; with a callback URL it also reports there every ``period_s`` from now on.
+
+        Raises GatewayNotReached, GatewaySilent, GatewayGarbled (also where the device refuses to tell).
+        """
+        params = encode.status_params(callback_url, period_s)
+        status, body = await self._ask("GET", self._url(encode.STATUS_PATH, **params))
+        return self._read(decode.decode_status, status, body)
+
+    async def close(self) -> None:
+        """Close what is still open; no request may follow."""
+        await self._transport.aclose()
+
+    def _url(self, path: str, **params: str | int) -> httpx.URL:
+        return httpx.URL(f"{self._base}{path}?{encode.query(*self._credentials, **params)}")
+
+    async def _ask(
+        self, method: str, url: httpx.URL, *, content: bytes | None = None, ready: Callable[[], bool] = lambda: True
+    ) -> tuple[int, bytes]:
+        """One request on a connection of its own: HTTP status and body, within ``post_timeout_s`` in all."""
+        connecting = False
+
+        async def watch(event: str, _info: Any) -> None:
+            nonlocal connecting
+            if event.startswith("connection.connect_tcp."):
+                connecting = not event.endswith(".complete")
+
+        # Small devices refuse a GET that carries a Content-Type.
+        headers = {"Connection": "close", "User-Agent": "ejoin-bridge", "Accept": "application/json"}
+        if content is not None:
+            headers["Content-Type"] = encode.CONTENT_TYPE
+        extensions = {"timeout": self._timeouts, "trace": watch}
+        request = httpx.Request(method, url, headers=headers, content=content, extensions=extensions)
+        if not ready():
+            raise GatewayNotReached(f"{self.name}: its moment passed before a connection was made")
+        try:
+            async with asyncio.timeout(self._post_timeout_s):
+                return await self._exchange(request)
+        except (httpx.HTTPError, OSError, UnicodeError) as error:
+            if connecting or isinstance(error, _CONNECTION_NEVER_MADE):
+                raise GatewayNotReached(f"{self.name}: no connection ({self._why(error)})") from None
+            raise GatewaySilent(f"{self.name}: the answer was lost ({self._why(error)})") from None
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"nothing in {self._post_timeout_s} s"
+        # Only these texts are known to come from the system; others may quote what was sent.
+        told = f": {error}" if isinstance(error, httpx.ConnectError) else ""
+        return f"{type(error).__name__}{told}"
+
+    async def _exchange(self, request: httpx.Request) -> tuple[int, bytes]:
+        response = await self._transport.handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        body = bytearray()
+        try:
+            async for chunk in response.stream:
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise GatewayGarbled(f"{self.name}: an answer of more than {MAX_ANSWER_BYTES} bytes")
+        finally:
+            await response.aclose()
+        return response.status_code, bytes(body)
+
+    def _read(self, reader: Callable[[bytes], Told], status: int, body: bytes) -> Told:
+        try:
+            return reader(body)
+        except GatewayGarbled as error:
+            raise GatewayGarbled(f"{self.name}: HTTP {status}, {error}") from None
