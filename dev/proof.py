@@ -143,7 +143,7 @@ async def pace(*, small: bool) -> dict[str, Any]:
 
 def windows_exceeded(rows: list[tuple[float, int]], rate_per_s: float, burst: int) -> int:
     """How many windows of one SIM hold more than max(burst, largest) + rate x W segments; every window is looked at."""
-    capacity = max(burst, max(segments for _, segments in rows))
+    capacity = max(burst, *(segments for _, segments in rows))
     exceeded = 0
     for i, (start, _) in enumerate(rows):
         held = 0

@@ -62,7 +62,7 @@ class Stage:
         path = self.folder / "config.yaml"
         path.write_text(yaml.safe_dump(dict(self.config)))
         with self.log.open("ab") as output:
-            self.process = await _spawn(COMMAND, "run", "--config", path, stdout=output, stderr=output)
+            self.process = await spawn(COMMAND, "run", "--config", path, stdout=output, stderr=output)
         if wait:
             await self.ready()
 
@@ -228,7 +228,7 @@ async def _simulator(gateways: int, ports: int, radio_s: float, more: Iterable[s
         "--seed": 1,
     }
     words = [str(word) for pair in arguments.items() for word in pair]
-    process = await _spawn(COMMAND, "simulate", *words, *more, stdout=asyncio.subprocess.PIPE)
+    process = await spawn(COMMAND, "simulate", *words, *more, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
         async with asyncio.timeout(READY_WITHIN_S):
@@ -240,7 +240,7 @@ async def _simulator(gateways: int, ports: int, radio_s: float, more: Iterable[s
         await _end(process)
 
 
-async def _spawn(*command: str | Path, **streams: Any) -> asyncio.subprocess.Process:
+async def spawn(*command: str | Path, **streams: Any) -> asyncio.subprocess.Process:
     """A child in a session of its own (Ctrl-C is ours to handle) that dies with us."""
     guard = [shutil.which("setpriv") or "setpriv", "--pdeathsig", "KILL", "--"]
     return await asyncio.create_subprocess_exec(
