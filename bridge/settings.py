@@ -32,7 +32,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from bridge.ejoin import ports as port_notation
@@ -614,6 +614,15 @@ def load(path: Path | None) -> Settings:
     raise SettingsInvalid("\n".join(lines))
 
 
+def broker_at(url: str, prefix: str) -> AmqpSettings:
+    """The broker's settings for a tool that knows no more than its URL. Raises SettingsInvalid like ``load``."""
+    try:
+        return AmqpSettings(url=SecretStr(url), prefix=prefix)
+    except ValidationError as error:
+        told = [{**details, "loc": ("amqp", *details["loc"])} for details in error.errors(include_url=False)]
+    raise SettingsInvalid("\n".join(line for details in told for line in _sentences(details)))
+
+
 class _Loader(yaml.SafeLoader):
     """YAML, but a key that stands twice is a mistake instead of a silent choice."""
 
@@ -715,7 +724,7 @@ def _fields_at(where: tuple[str | int, ...]) -> Mapping[str, Any]:
     return section.model_fields if section else {}
 
 
-def _sentences(error: ErrorDetails) -> list[str]:
+def _sentences(error: Mapping[str, Any]) -> list[str]:
     """One mistake as pydantic found it, in the operator's words."""
     where, context = error["loc"], error.get("ctx", {})
     if not where:
@@ -768,7 +777,7 @@ def _from_environment(where: tuple[str | int, ...]) -> str:
     return f" [from {variable}]" if variable in os.environ else ""
 
 
-def _wrong_value(error: ErrorDetails) -> str:
+def _wrong_value(error: Mapping[str, Any]) -> str:
     """What is wrong with one value, and the cure; a secret is never repeated."""
     where, given, context = error["loc"], error["input"], error.get("ctx", {})
     names = [part for part in where if isinstance(part, str)]
@@ -808,14 +817,15 @@ BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most
 def effective(settings: Settings) -> dict[str, Any]:
     """The configuration in force, ready for JSON: secrets masked, each route with the policy it inherits."""
     told = settings.model_dump(mode="json")
-    masked = [_masked(url) for url in settings.amqp.urls]
-    told["amqp"]["url"] = masked if isinstance(settings.amqp.url, list) else masked[0]
+    urls = [masked(url) for url in settings.amqp.urls]
+    told["amqp"]["url"] = urls if isinstance(settings.amqp.url, list) else urls[0]
     for route in told["routes"]:
         route.update(settings.policy_of(route["name"]).model_dump(mode="json"))
     return told
 
 
-def _masked(url: str) -> str:
+def masked(url: str) -> str:
+    """The URL without its password, for people."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     user = f"{parts.username or ''}:***@" if parts.password is not None else f"{parts.username}@"

@@ -12,7 +12,7 @@ import yaml
 
 from bridge import settings as settings_module
 from bridge.errors import SettingsInvalid
-from bridge.settings import Settings, derived, effective, find_config, load
+from bridge.settings import Settings, broker_at, derived, effective, find_config, load
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
 
@@ -555,6 +555,20 @@ def test_a_url_from_the_environment_overrules_the_files_url_file(tmp_path, monke
     monkeypatch.setenv("EJOIN_AMQP__URL", "amqp://env/")
     settings = read(tmp_path, config(amqp={"url_file": "/nowhere"}))
     assert settings.amqp.urls == ("amqp://env/",)
+
+
+def test_a_tool_may_know_only_the_url():
+    amqp = broker_at("amqp://u:p@mq/", "other")
+    assert (amqp.urls, amqp.prefix) == (("amqp://u:p@mq/",), "other")
+
+
+def test_a_tools_url_is_checked_like_the_files():
+    with pytest.raises(SettingsInvalid) as caught:
+        broker_at("mq:5672", "a b")
+    assert str(caught.value).splitlines() == [
+        "amqp.url: is no amqp or amqps URL (write amqp://host:port)",
+        'amqp.prefix: "a b" does not fit (First word of all exchanges and queues: letters, digits, . _ -, at most 40)',
+    ]
 
 
 def test_a_url_file_from_the_environment_overrules_the_files_url(tmp_path, monkeypatch):
