@@ -738,7 +738,8 @@ def _sentences(error: Mapping[str, Any]) -> list[str]:
             return [f"{_path(where)}: is missing ({_how_to_add(where)})"]
         case "value_error":
             return [f"{_path(where)}: {context['error']}"]
-    return [f"{_path(where)}: {_wrong_value(error)}{_from_environment(where)}"]
+        case _:
+            return [f"{_path(where)}: {_wrong_value(error)}{_from_environment(where)}"]
 
 
 def _path(where: tuple[str | int, ...]) -> str:
@@ -806,7 +807,8 @@ def _wrong_value(error: Mapping[str, Any]) -> str:
             return "is no section (write its keys below it, indented)"
         case "too_short" | "string_too_short":
             return f"is empty (give at least one: {cure})"
-    return f"{shown} does not fit ({cure})"
+        case _:
+            return f"{shown} does not fit ({cure})"
 
 
 BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
