@@ -132,7 +132,8 @@ class Delivery:
     """One AMQP delivery with its receipt; exactly one of ``ack`` and ``give_back`` is called, once.
 
     Moments are unix seconds, ``expiration_s`` a duration. Both receipts return at once: the edge settles in order,
-    and forgets where the channel is gone.
+    and forgets where the channel is gone. ``unreadable`` says why the AMQP properties could not be read (text that is
+    not UTF-8, a timestamp past the year 9999); then there are none, and the body alone is as it was published.
     """
 
     body: bytes
@@ -148,6 +149,7 @@ class Delivery:
     reply_to: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     delivery_count: int = 0
+    unreadable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
