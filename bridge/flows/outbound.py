@@ -89,6 +89,11 @@ class Lane:
     consuming: bool = False
     look_at: float = 0.0
 
+    @property
+    def key(self) -> str:
+        """The routing key of its requests."""
+        return self.queue
+
 
 class Outbound:
     """Takes send requests and hands them over, paced, batched and exactly once."""
@@ -138,11 +143,7 @@ class Outbound:
             for name in [None, *(r.name for r in settings.routes)]
             for policy in [settings.policy_of(name)]
         }
-        self._intake = {
-            name: intake.IntakeRules(policy.max_age_s, policy.max_segments, policy.allow_short_codes)
-            for name in [None, *(r.name for r in settings.routes)]
-            for policy in [settings.policy_of(name)]
-        }
+        self._intake = {lane.key: _intake_of(settings, lane) for lane in self._lanes}
 
     def terms_of(self, route: str | None) -> outcomes.Terms:
         """The deadlines and retries of a route; a removed one has the general policy's."""
@@ -157,9 +158,8 @@ class Outbound:
     def accept(self, delivery: Delivery) -> None:
         """Take one delivery of a request: offer it to the planner, or settle it otherwise. Returns at once."""
         now = self._clock.wall()
-        route, _ = intake.place_of(delivery.routing_key)
         try:
-            taken = intake.read(delivery, self._intake.get(route, self._intake[None]), now)
+            taken = intake.read(delivery, self._rules_of(delivery), now)
             if isinstance(taken, Request):
                 self._offer(taken, delivery, now)
             elif taken.expires_at <= now:
@@ -174,8 +174,7 @@ class Outbound:
         now = self._clock.wall()
         reason = _reason_of_return(delivery)
         try:
-            route, _ = intake.place_of(delivery.routing_key)
-            taken = intake.read(delivery, self._intake.get(route, self._intake[None]), now)
+            taken = intake.read(delivery, self._rules_of(delivery), now)
         except RequestInvalid as error:
             self._spawn(self._reject(delivery, error), delivery)
             return
@@ -185,6 +184,10 @@ class Outbound:
             problem = RequestInvalid(reason, _RETURNED[reason].format(key=delivery.routing_key))
             row = row_of(taken, State.REJECTED, now) if isinstance(taken, Request) else None
             self._spawn(self._reject(delivery, problem, row), delivery)
+
+    def _rules_of(self, delivery: Delivery) -> intake.IntakeRules:
+        """What the request's lane allows; a removed or mistyped one has the general policy's."""
+        return self._intake.get(delivery.routing_key) or _intake_of(self._settings, None)
 
     def _offer(self, request: Request, delivery: Delivery, now: float) -> None:
         if request.expires_at <= now:
@@ -688,6 +691,12 @@ def _unread(delivery: Delivery, key: Key, route: str | None, now: float) -> Sms:
 
 def _nokey(body: bytes) -> str:
     return f"nokey/{hashlib.sha256(body).hexdigest()[:32]}"
+
+
+def _intake_of(settings: Settings, lane: Lane | None) -> intake.IntakeRules:
+    policy = settings.policy_of(lane.route if lane else None)
+    ports = settings.gateway(lane.gateway).port_numbers if lane and lane.gateway else ()
+    return intake.IntakeRules(policy.max_age_s, policy.max_segments, policy.allow_short_codes, frozenset(ports))
 
 
 def _blames_sim(verdict: codes.Verdict) -> bool:

@@ -37,11 +37,12 @@ FARTHEST_AHEAD_S = 30 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class IntakeRules:
-    """What a route allows (design 2.2)."""
+    """What a route or a gateway allows (design 2.2); ``ports`` are a gateway's, for requests pinned to it."""
 
     max_age_s: float
     max_segments: int
     allow_short_codes: bool
+    ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expans
     if gateway is None and (body.ports is not None or body.spread == "each"):
         field = "ports" if body.ports is not None else "spread"
         raise _invalid(field, f"{field} goes with the routing key gateway.<gateway> only")
+    if body.ports is not None:
+        _check_ports(body.ports, rules)
     recipients = body.to if isinstance(body.to, list) else [body.to]
     numbers = [normalise(one, allow_short_codes=rules.allow_short_codes) for one in recipients]
     encoding, count = _measured(body, rules)
@@ -189,6 +192,11 @@ def named_ports(ports: float | str) -> tuple[port_notation.Port, ...]:
         return port_notation.parse_range(told)
     except ValueError as error:
         raise _invalid("ports", f"ports: {error}") from error
+
+
+def _check_ports(ports: float | str, rules: IntakeRules) -> None:
+    if unknown := [str(port) for port in named_ports(ports) if port.number not in rules.ports]:
+        raise _invalid("ports", f"ports: the gateway has no port {', '.join(unknown)} in the bridge's configuration")
 
 
 def _attempt(headers: Mapping[str, Any]) -> int:

@@ -153,9 +153,10 @@ def sent_as(sms: Sms, now: float, *, at: float | None, possible_duplicate: bool 
 
 
 def _failure_reported(sms: Sms, row: FailedRow, now: float, terms: Terms, *, elsewhere: bool) -> Outcome | None:
+    """A later segment that the network refused says nothing about the first: of a long text only 2 and 5 are proven."""
     verdict = codes.of_failure(row)
+    proven = isinstance(verdict, codes.HandBack) and (sms.segments <= 1 or row.code in {2, 5})
     if sms.state is State.UNKNOWN:
-        proven = isinstance(verdict, codes.HandBack)
         return _failed(
             sms,
             now,
@@ -169,9 +170,8 @@ def _failure_reported(sms: Sms, row: FailedRow, now: float, terms: Terms, *, els
         )
     if not sms.state.open:
         return None
-    if isinstance(verdict, codes.HandBack) and elsewhere and len(sms.tried) + 1 < terms.max_attempts:
+    if proven and elsewhere and len(sms.tried) + 1 < terms.max_attempts and isinstance(verdict, codes.HandBack):
         return hand_back(sms, verdict, now, terms, elsewhere=True)
-    proven = isinstance(verdict, codes.HandBack)
     return _failed(
         replace(sms, tried=(*sms.tried, sms.sim)) if proven and sms.sim else sms,
         now,

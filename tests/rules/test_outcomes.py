@@ -160,6 +160,12 @@ class TestReported:
         told = event(self.report(failed_report(5), row, elsewhere=False))["data"]
         assert (told["reason"], told["certain"]) == ("no_sim_left", True)
 
+    def test_a_network_refusal_of_a_long_text_proves_nothing_about_its_first_segment(self) -> None:
+        refused = failed_report(7, 21)
+        outcome = self.report(refused, sms(State.SUBMITTED, segments=1))
+        assert outcome is not None and outcome.sms.state is State.HANDED_BACK
+        assert event(self.report(refused, sms(State.SUBMITTED, segments=2)))["data"]["certain"] is False
+
     def test_a_device_that_gave_up_waiting_is_a_failure_that_is_not_sure(self) -> None:
         told = event(self.report(failed_report(6, 332)))["data"]
         assert (told["reason"], told["certain"]) == ("not_sure", False)
