@@ -103,9 +103,9 @@ class Sender:
         more = {
             "http_status": status,
             "type": callback.type,
-            "tids": callback.tids,
-            "delivers": callback.delivers,
-            "texts": callback.texts,
+            "tids": list(callback.tids),
+            "delivers": list(callback.delivers),
+            "texts": list(callback.texts),
         }
         result = "dropped" if dropped else "answered" if status is not None else "unanswered"
         now, where = self._clock.now(), (self._gateway, callback.port, callback.iccid)
