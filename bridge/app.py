@@ -7,6 +7,7 @@ process instead of leaving it half alive; the next start settles whatever was in
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -31,9 +32,10 @@ from bridge.flows.relay import Relay
 from bridge.gateway import Gateway
 from bridge.metrics import Metrics
 from bridge.models import Clock
-from bridge.rules.health import Fleet, GatewayPlan, PortLimits
+from bridge.rules.health import Fleet, GatewayPlan
+from bridge.rules.limiter import Pace
 from bridge.rules.planner import Planner
-from bridge.rules.routing import Route
+from bridge.rules.routing import Route, Routing
 from bridge.settings import (
     GRACE_CLOSE_S,
     GRACE_CONSUMERS_S,
@@ -49,23 +51,29 @@ log = structlog.get_logger()
 
 EXIT_FAILED, EXIT_LOCKED = 1, 3
 FIRST_SNAPSHOTS_S = 10.0
-CLEAN_STOP = "clean_stop"
+CLEAN_STOP, DECLARED = "clean_stop", "declared"
 
 
 class Bridge:
     """Everything wired together; ``serve`` is its life."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Ledger, metrics: Metrics, clock: Clock, *, retired: tuple[str, ...] = ()
+    ) -> None:
         self.settings = settings
         self.ledger = ledger
         self.metrics = metrics
         self.clock = clock
-        self.fleet = Fleet({entry.name: _plan_of(settings, entry) for entry in settings.gateways})
+        self.fleet = Fleet({entry.name: _plan_of(settings, entry) for entry in settings.gateways}, clock.mono())
         routes = [Route(entry.name, tuple(settings.route_ports(entry.name))) for entry in settings.routes]
-        self.planner = Planner(self.fleet, routes)
+        routing = Routing(self.fleet, routes)
+        self.planner = Planner(self.fleet, routing, capacity=_capacity_of(settings))
         self.gateways = {entry.name: _client_of(settings, entry) for entry in settings.gateways}
         topology = Topology(
-            settings.amqp.prefix, [r.name for r in settings.routes], [g.name for g in settings.gateways]
+            prefix=settings.amqp.prefix,
+            routes=tuple(entry.name for entry in settings.routes),
+            gateways=tuple(entry.name for entry in settings.gateways),
+            retired=retired,
         )
         self.session = Session(settings.amqp, topology, metrics)
         self.relay = Relay(
@@ -80,6 +88,7 @@ class Bridge:
         self.outbound = Outbound(
             settings,
             fleet=self.fleet,
+            routing=routing,
             planner=self.planner,
             ledger=ledger,
             submit={name: _submitter(client) for name, client in self.gateways.items()},
@@ -97,7 +106,7 @@ class Bridge:
             changes=self.changes,
             metrics=metrics,
             clock=clock,
-            wake=self._port_news,
+            wake_planner=self.outbound.wake,
             heard=self._heard,
             wake_relay=self.relay.wake,
         )
@@ -167,9 +176,9 @@ class Bridge:
         self, loops: asyncio.TaskGroup, running: list[asyncio.Task[None]], stopping: asyncio.Event
     ) -> None:
         """The broker, the gateways' first word, then the consumers; a stop meanwhile is not waited for."""
-        first = asyncio.gather(self.session.wait_connected(), self.patrol.first_snapshots(FIRST_SNAPSHOTS_S))
-        stop = asyncio.ensure_future(stopping.wait())
-        await asyncio.wait([first, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop = asyncio.create_task(stopping.wait())
+        first = asyncio.create_task(self._first_words())
+        await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)
         first.cancel()
         stop.cancel()
         if stopping.is_set():
@@ -183,6 +192,11 @@ class Bridge:
             running.append(loops.create_task(work, name=name))
         await self.ledger.write(lambda tx: tx.set_meta(CLEAN_STOP, "no"))
         log.info("bridge.running", fleet=repr(self.fleet), web=self.web.address)
+
+    async def _first_words(self) -> bool:
+        await self.session.wait_connected()
+        await self.patrol.first_snapshots(FIRST_SNAPSHOTS_S)
+        return True
 
     async def _stop(self) -> None:
         """Not ready; consumers; what is in flight; the outbox. The web goes on until the very end."""
@@ -208,10 +222,6 @@ class Bridge:
 
     def _heard(self, gateway: str) -> None:
         self.patrol.heard(gateway)
-
-    def _port_news(self, gateway: str, port: int) -> None:
-        self.planner.wake(gateway, port)
-        self.outbound.wake()
 
 
 async def run(settings: Settings) -> int:
@@ -247,7 +257,9 @@ async def _serve(settings: Settings, metrics: Metrics, stopping: asyncio.Event) 
         on_failure=metrics.ledger_failures_total.inc,
     )
     try:
-        await Bridge(settings, ledger, metrics, Clock(time.time, time.monotonic)).serve(stopping)
+        retired = await ledger.write(partial(_retire, settings))
+        clock = Clock(time.time, time.monotonic)
+        await Bridge(settings, ledger, metrics, clock, retired=retired).serve(stopping)
     except BaseExceptionGroup as group:
         expected, others = group.split(BridgeError)
         if expected is None or others is not None:
@@ -255,6 +267,14 @@ async def _serve(settings: Settings, metrics: Metrics, stopping: asyncio.Event) 
         raise expected.exceptions[0] from group  # one sentence for the operator, not a tree of tasks
     finally:
         await ledger.close()
+
+
+def _retire(settings: Settings, tx: Transaction) -> tuple[str, ...]:
+    """The queues that an earlier configuration declared and this one does not (design 1.1)."""
+    current = set(_capacity_of(settings))
+    declared = set(json.loads(tx.meta(DECLARED) or "[]")) | current
+    tx.set_meta(DECLARED, json.dumps(sorted(declared)))
+    return tuple(sorted(declared - current))
 
 
 def _on_signal(stopping: asyncio.Event, grace_s: float) -> None:
@@ -277,14 +297,20 @@ def _submitter(client: Gateway) -> Callable[[Sequence[SmsTask], Callable[[], boo
 def _plan_of(settings: Settings, entry: GatewaySettings) -> GatewayPlan:
     limits = {number: settings.limits_of(entry.name, number) for number in entry.port_numbers}
     return GatewayPlan(
-        limits={
-            number: PortLimits(None if one.segments_per_min is None else one.segments_per_min / 60, one.burst)
-            for number, one in limits.items()
+        {
+            n: Pace(None if one.segments_per_min is None else one.segments_per_min / 60, one.burst)
+            for n, one in limits.items()
         },
         max_queued=entry.max_queued,
         batch=entry.batch,
         post_interval_s=0.0 if entry.posts_per_s is None else 1 / entry.posts_per_s,
     )
+
+
+def _capacity_of(settings: Settings) -> dict[str, int]:
+    """The size of each lane's waiting room: what its consumer may hold."""
+    routes = {f"send.{entry.name}": settings.prefetch_of(entry.name) for entry in settings.routes}
+    return routes | {f"gateway.{entry.name}": settings.prefetch_pinned(entry.name) for entry in settings.gateways}
 
 
 def _client_of(settings: Settings, entry: GatewaySettings) -> Gateway:

@@ -44,9 +44,14 @@ class Changes:
         log.info(kind, request_id=str(sms.key), route=sms.route, to=logs.mask(sms.recipient), reason=reason)
 
     def _free(self, before: Sms, after: Sms) -> None:
-        """A task in doubt holds no place (nobody knows that it is there); so it cannot free one later either."""
+        """Free the task's place on its port, once.
+
+        A task in doubt holds no place (nobody knows that it is there), so it cannot free one later either; and what
+        the gateway itself refused was refunded by the hand-over, place included.
+        """
         left = before.state in ON_DEVICE and after.state not in ON_DEVICE
-        if left and before.reason is None and before.gateway and before.port:
+        refunded = after.state is State.HANDED_BACK and _word(before, after) == "gateway"
+        if left and not refunded and before.reason is None and before.gateway and before.port:
             self._left_device(before.gateway, before.port)
 
     def _count(self, before: Sms, after: Sms, now: float) -> None:

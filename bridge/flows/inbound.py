@@ -82,7 +82,7 @@ class Known:
 
 
 class Inbound:
-    """Absorbs what gateways push; ``wake(gateway, port)`` tells the planner that a port may have become better."""
+    """Absorbs what gateways push; ``wake_planner`` says that a port is another than before."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Inbound:
         changes: Changes,
         metrics: Metrics,
         clock: Clock,
-        wake: Callable[[str, int], None],
+        wake_planner: Callable[[], None],
         heard: Callable[[str], None],
         wake_relay: Callable[[], None],
     ) -> None:
@@ -102,7 +102,7 @@ class Inbound:
         self._changes = changes
         self._metrics = metrics
         self._clock = clock
-        self._wake = wake
+        self._wake_planner = wake_planner
         self._heard = heard
         self._wake_relay = wake_relay
 
@@ -135,11 +135,12 @@ class Inbound:
             if change is not None:
                 changes[status.port.number] = change
             self._gauge(gateway, status)
-            self._wake(gateway, status.port.number)
+        if changes:
+            self._wake_planner()
         return changes
 
     def _gauge(self, gateway: str, status: PortStatus) -> None:
-        if not status.active or not self._fleet.knows(gateway, status.port.number):
+        if not status.active or not status.port.number in self._fleet.gateways[gateway].ports:
             return
         labels = (gateway, str(status.port.number))
         self._metrics.port_state.labels(*labels).set(-1 if status.st is None else status.st)
@@ -150,9 +151,9 @@ class Inbound:
 
     def _tell(self, gateway: str, absorbed: Absorbed, now: float) -> None:
         self._changes.note(absorbed.changes, now)
-        for sms in absorbed.received:
-            self._metrics.received_total.labels(gateway, str(sms.port or "-")).inc()
-            log.info("sms.received", gateway=gateway, port=sms.port, sender=logs.mask(sms.sender), via=sms.via)
+        for came in absorbed.received:
+            self._metrics.received_total.labels(gateway, str(came.port or "-")).inc()
+            log.info("sms.received", gateway=gateway, port=came.port, sender=logs.mask(came.sender), via=came.via)
         for sms in absorbed.duplicates:
             log.error("sms.possible_duplicate", request_id=str(sms.key), gateway=gateway, attempt=sms.attempt)
         if absorbed.repeats or absorbed.unmatched:
@@ -304,7 +305,7 @@ class _Push:
             port=port,
             slot=sms.port.slot or None if sms.port else None,
             sim=sim,
-            receiver=sms.receiver or (self._fleet.port(self._gateway, port).number if port else None) or None,
+            receiver=sms.receiver or self._own_number(port) or None,
             sender=sms.sender,
             text=sms.text,
             smsc=sms.smsc or None,
@@ -379,7 +380,7 @@ class _Push:
         if change is None or not status.active:
             return
         data = _port_data(self._gateway, status, self._sim(status)).model_copy(
-            update={"previous": None if change.previous_st is None else _state_name(change.previous_st)}
+            update={"previous": None if change.was_st is None else _state_name(change.was_st)}
         )
         event_id = (
             f"{self._gateway}/{self._boot}/{status.seq if status.seq is not None else '-'}/{status.port}/{status.st}"
@@ -408,9 +409,13 @@ class _Push:
 
     def _place(self, port: int | None) -> tuple[int | None, str | None]:
         """(port, SIM) where we know the port; its SIM is what we believe sits there now."""
-        if port is None or not self._fleet.knows(self._gateway, port):
-            return port, None
-        return port, self._fleet.port(self._gateway, port).sim
+        belief = self._fleet.gateways[self._gateway].ports.get(port) if port is not None else None
+        return port, belief.sim if belief else None
+
+    def _own_number(self, port: int | None) -> str:
+        """What the device's status says of the card's number: the push itself often has none."""
+        belief = self._fleet.gateways[self._gateway].ports.get(port) if port is not None else None
+        return belief.own_number if belief else ""
 
     def _sim(self, status: PortStatus) -> str | None:
         return status.iccid or self._place(status.port.number)[1]

@@ -48,9 +48,11 @@ from bridge.models import (
     publication_of,
     read_send_request,
 )
-from bridge.rules import intake, outcomes, routing
+from bridge.rules import intake, outcomes
 from bridge.rules.health import Fleet
-from bridge.rules.planner import Assignment, Batch, Later, Planner, Waiting
+from bridge.rules.lines import Assignment, Waiting
+from bridge.rules.planner import Batch, Planner
+from bridge.rules.routing import Routing
 from bridge.settings import Settings
 from bridge.store.ledger import Ledger, Transaction
 
@@ -80,7 +82,7 @@ class Consumers(Protocol):
 
 @dataclass(slots=True)
 class Lane:
-    """One queue of requests: a route's, or a gateway's pinned ones."""
+    """One queue of requests, a route's or a gateway's pinned ones; its name is also their routing key."""
 
     queue: str
     prefetch: int
@@ -88,11 +90,6 @@ class Lane:
     gateway: str | None
     consuming: bool = False
     look_at: float = 0.0
-
-    @property
-    def key(self) -> str:
-        """The routing key of its requests."""
-        return self.queue
 
 
 class Outbound:
@@ -103,6 +100,7 @@ class Outbound:
         settings: Settings,
         *,
         fleet: Fleet,
+        routing: Routing,
         planner: Planner,
         ledger: Ledger,
         submit: Mapping[str, Submit],
@@ -116,6 +114,7 @@ class Outbound:
     ) -> None:
         self._settings = settings
         self._fleet = fleet
+        self._routing = routing
         self._planner = planner
         self._ledger = ledger
         self._submit = submit
@@ -143,7 +142,7 @@ class Outbound:
             for name in [None, *(r.name for r in settings.routes)]
             for policy in [settings.policy_of(name)]
         }
-        self._intake = {lane.key: _intake_of(settings, lane) for lane in self._lanes}
+        self._intake = {lane.queue: _intake_of(settings, lane) for lane in self._lanes}
 
     def terms_of(self, route: str | None) -> outcomes.Terms:
         """The deadlines and retries of a route; a removed one has the general policy's."""
@@ -208,7 +207,7 @@ class Outbound:
             expires_at=mono + request.expires_at - now,
             hold_s=self._settings.policy_of(request.route).hold_s,
         )
-        if isinstance(older, Later):
+        if older == "later":
             self._spawn(self._postpone(request, delivery, TIERS_S[0]), delivery)
         elif older is not None:
             older.ack()
@@ -391,11 +390,12 @@ class Outbound:
             )
             for a in batch.assignments
         ]
-        levels = {a.sim: (self._fleet.level(a.sim, self._clock.mono()), now) for a in batch.assignments}
+        buckets = {a.sim: self._fleet.port(a.gateway, a.port).bucket for a in batch.assignments}
+        levels = {sim: (bucket.level(self._clock.mono()), now) for sim, bucket in buckets.items()}
 
         def begin(tx: Transaction) -> list[Sms | None]:
             begun = tx.begin(batch.gateway, rows, now)
-            tx.spend({sim: level for sim, level in levels.items() if level[0] is not None})
+            tx.spend(levels)
             return begun
 
         try:
@@ -403,7 +403,7 @@ class Outbound:
         except LedgerUnavailable as error:
             log.error("ledger.cannot_begin", gateway=batch.gateway, error=str(error))
             for assignment in batch.assignments:
-                self._undo(batch.gateway, assignment)
+                self._planner.refund(assignment, self._clock.mono())
                 assignment.waiting.delivery.give_back()
             await asyncio.sleep(GIVE_BACK_PAUSE_S)
             return []
@@ -411,7 +411,7 @@ class Outbound:
             assignment.waiting.delivery.ack()
             self._count_accepted(assignment.waiting, sms)
             if sms is None:
-                self._undo(batch.gateway, assignment)
+                self._planner.refund(assignment, self._clock.mono())
         self._wake_relay()
         return [(sms, a) for sms, a in zip(admitted, batch.assignments, strict=True) if sms is not None]
 
@@ -421,11 +421,6 @@ class Outbound:
         self._metrics.requests_total.labels(self._route_label(request.route), outcome).inc()
         if sms is None:
             log.info("request.repeated", request_id=str(request.key), route=request.route, attempt=request.attempt)
-
-    def _undo(self, gateway: str, assignment: Assignment) -> None:
-        """The hand-over did not take place: its budget and its place on the port are free again."""
-        self._planner.refund(assignment.sim, assignment.waiting.cost, self._clock.mono())
-        self._planner.reported(gateway, assignment.port)
 
     async def _post(
         self, gateway: str, begun: Sequence[tuple[Sms, Assignment]], started: float
@@ -529,12 +524,12 @@ class Outbound:
             if not isinstance(verdict, codes.HandBack):
                 continue
             if verdict.scope == "sim":
-                self._fleet.port_refused(gateway, assignment.port, mono)
+                self._fleet.pause_port(gateway, assignment.port, mono)
             else:
-                self._planner.refund(assignment.sim, assignment.waiting.cost, mono)
+                self._planner.refund(assignment, mono)
         if refusals:
             worst = next((v for v in refusals if v.stop), refusals[0])
-            self._fleet.gateway_refused(gateway, mono, stop=worst.stop)
+            self._fleet.pause_gateway(gateway, mono, stop=worst.stop)
             log.warning(
                 "gateway.refused",
                 gateway=gateway,
@@ -544,7 +539,7 @@ class Outbound:
                 stop=worst.stop,
             )
         elif any(isinstance(v, codes.Submitted) for v in verdicts.values()):
-            self._fleet.gateway_accepted(gateway)
+            self._fleet.note_success(gateway)
 
     def has_elsewhere(self, sms: Sms) -> bool:
         """Whether another SIM is left for an SMS that its SIM failed; also asked for by late reports."""
@@ -573,7 +568,7 @@ class Outbound:
     def _has_elsewhere(self, request: Request, sim: str | None) -> bool:
         tried = (*request.tried, sim) if sim else request.tried
         try:
-            return bool(routing.candidates(replace(request, tried=tried), self._fleet, self._planner.routes))
+            return bool(self._routing.candidates(replace(request, tried=tried)))
         except RequestInvalid:
             return False
 
@@ -591,7 +586,7 @@ class Outbound:
     async def _tend(self, lane: Lane) -> None:
         mono = self._clock.mono()
         hold_s = self._settings.policy_of(lane.route).hold_s
-        moment = self._planner.next_moment(lane.route, lane.gateway, mono)
+        moment = self._planner.next_moment(lane.queue, mono)
         capable = moment is not None and moment <= mono + hold_s
         if capable and not lane.consuming:
             self._consumers.consume(lane.queue, lane.prefetch, self.accept)
@@ -610,7 +605,7 @@ class Outbound:
     async def _pause(self, lane: Lane) -> None:
         await self._consumers.stop_consuming(lane.queue)
         lane.consuming = False
-        for waiting in self._planner.drain_lane(lane.route, lane.gateway):
+        for waiting in self._planner.drain(lane.queue):
             waiting.delivery.give_back()
 
     def _mark(self, lane: Lane, *, paused: bool) -> None:
@@ -621,7 +616,7 @@ class Outbound:
     def _gauge(self) -> None:
         for lane in self._lanes:
             if lane.route:
-                self._metrics.waiting.labels(lane.route).set(self._planner.waiting_of(lane.route))
+                self._metrics.waiting.labels(lane.route).set(self._planner.waiting_of(lane.queue))
 
     def _route_label(self, route: str | None) -> str:
         """A label of a closed set: a mistyped route must not grow the metrics."""

@@ -271,19 +271,23 @@ class Patrol:
         self._wake_relay()
 
     async def _expire(self, rows: list[Sms]) -> None:
-        """A handed-back SMS whose copy did not come back an hour after its age: ended through the gate."""
+        """A handed-back SMS whose copy did not come back: ended through the gate, as its next attempt would be."""
         now = self._clock.wall()
-        for sms in rows:
-            copy = replace(sms, state=State.EXPIRED, state_at=now, attempt=sms.attempt + 1, deadline_at=None)
-            await self._ledger.write(
-                lambda tx, copy=copy: tx.refuse(copy, "sms.expired", now, reason="too_late", expires_at=copy.expires_at)
-            )
+        copies = [replace(sms, state=State.EXPIRED, state_at=now, attempt=sms.attempt + 1) for sms in rows]
+
+        def expire(tx: Transaction) -> None:
+            for copy in copies:
+                tx.refuse(
+                    replace(copy, deadline_at=None), "sms.expired", now, reason="too_late", expires_at=copy.expires_at
+                )
+
+        if copies:
+            await self._ledger.write(expire)
+            self._wake_relay()
 
     async def _prune(self) -> None:
-        horizon_s = self._settings.policy.max_age_s + KEY_HORIZON_S
-        horizon_s = max(
-            [horizon_s, *(self._settings.policy_of(r.name).max_age_s + KEY_HORIZON_S for r in self._settings.routes)]
-        )
+        routes = [None, *(entry.name for entry in self._settings.routes)]
+        horizon_s = KEY_HORIZON_S + max(self._settings.policy_of(route).max_age_s for route in routes)
         now = self._clock.wall()
         full_rows_s = self._settings.store.full_rows_h * 3600
         touched = await self._ledger.write(

@@ -71,6 +71,8 @@ def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expans
 
     Raises RequestInvalid: ``too_large``, ``unreadable``, ``missing_id``, or ``invalid`` with the field.
     """
+    if delivery.unreadable:
+        raise RequestInvalid("unreadable", f"the AMQP properties cannot be read: {delivery.unreadable}")
     body = read_send_request(delivery.body)
     key = _key(delivery, body)
     route, gateway = place_of(delivery.routing_key)

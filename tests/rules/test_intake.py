@@ -122,6 +122,12 @@ def test_ports_that_make_no_sense(body: Any, words: str) -> None:
     assert caught.value.field == "ports"
 
 
+def test_properties_that_cannot_be_read() -> None:
+    with pytest.raises(RequestInvalid, match="year 10000") as caught:
+        read(unreadable="year 10000")
+    assert caught.value.reason == "unreadable"
+
+
 def test_no_id_at_all() -> None:
     with pytest.raises(RequestInvalid) as caught:
         read(b'{"to": "+4915112345678", "text": "hi"}')
