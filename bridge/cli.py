@@ -1,0 +1,464 @@
+"""The command line: reads its arguments, calls the rooms that do the work, shows what came of it.
+
+``run``, ``check``, ``topology`` and ``simulate`` act here; ``send`` and ``events`` go through the broker, so they
+work from anywhere that reaches it. Tables for people, ``--json`` for programs. A mistake of the operator is a sentence
+on standard error: exit code 2 where arguments or settings are wrong, 1 where something could not be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import aio_pika
+import aio_pika.exceptions
+import typer
+import uvloop
+import yaml
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bridge import logs, settings
+from bridge.amqp import topology as topology_room
+from bridge.amqp.topology import Topology
+from bridge.errors import BridgeError, BrokerUnavailable, SettingsInvalid
+from bridge.settings import AmqpSettings, Settings
+
+APP_ID = "ejoin-bridge"
+"""The AMQP ``app_id`` of what ``send`` publishes: a key is unique per app_id (design 1.2)."""
+
+CONNECT_TIMEOUT_S = 10.0
+EXIT_FAILED, EXIT_WRONG, EXIT_INTERRUPTED = 1, 2, 130
+FINAL = {"sms.sent.v1", "sms.failed.v1", "sms.expired.v1", "sms.rejected.v1", "sms.unknown.v1"}
+COLOURS = {"sent": "green", "delivered": "green", "received": "cyan", "submitted": "blue", "up": "green"}
+Result = TypeVar("Result")
+BAD = {"failed", "expired", "rejected", "unknown", "undelivered", "down", "unrecognised", "report_unmatched"}
+
+app = typer.Typer(
+    name=APP_ID,
+    help="RabbitMQ in, SMS out through Ejoin GSM gateways, everything they call back as typed events.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file. Default: $EJOIN_CONFIG, else ./config.yaml."),
+]
+UrlOption = Annotated[
+    str | None, typer.Option("--amqp-url", help="The broker, where there is no configuration file at hand.")
+]
+PrefixOption = Annotated[
+    str | None, typer.Option("--prefix", help="With --amqp-url: first word of exchanges and queues. Default: sms.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def main() -> None:
+    """Run the command line; what is raised for the operator becomes a sentence and an exit code."""
+    try:
+        app()
+    except SettingsInvalid as error:
+        _give_up(str(error), EXIT_WRONG)
+    except BridgeError as error:
+        _give_up(str(error), EXIT_FAILED)
+
+
+def _give_up(sentences: str, code: int) -> NoReturn:
+    print(sentences, file=sys.stderr)  # noqa: T201 - as it is: rich would wrap it and read its brackets
+    sys.exit(code)
+
+
+# --- what acts here --------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(config: ConfigOption = None) -> None:
+    """Run the bridge until SIGTERM or Ctrl-C."""
+    checked = _load(config)
+    from bridge import app as daemon  # noqa: PLC0415 - it knows everyone; the other commands start without it
+
+    raise typer.Exit(_run(daemon.run(checked)))
+
+
+@app.command()
+def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check the configuration; print it as it is in force, secrets masked, and what follows from it."""
+    try:
+        checked = _load(config)
+    except SettingsInvalid as error:
+        if as_json:
+            _print_json({"mistakes": str(error).splitlines()})
+            raise typer.Exit(EXIT_WRONG) from error
+        raise
+    effective, derived = settings.effective(checked), settings.derived(checked)
+    if as_json:
+        _print_json({"effective": effective, "derived": derived})
+        return
+    console = _console()
+    console.print(Text(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True)), soft_wrap=True)
+    _print_derived(console, derived)
+
+
+@app.command()
+def topology(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A RabbitMQ definitions file.")] = False,
+    declare: Annotated[bool, typer.Option("--declare", help="Declare it at the broker.")] = False,
+) -> None:
+    """Print the exchanges, queues and bindings, and the permissions each kind of user needs."""
+    checked = _load(config)
+    wanted = Topology(
+        prefix=checked.amqp.prefix,
+        routes=tuple(route.name for route in checked.routes),
+        gateways=tuple(gateway.name for gateway in checked.gateways),
+    )
+    if declare:
+        _run(_declare(checked.amqp, wanted))
+    if as_json:
+        _print_json(topology_room.definitions(wanted))
+        return
+    _print_topology(_console(), wanted)
+    if declare:
+        _console().print("Declared.")
+
+
+@app.command()
+def simulate(
+    gateways: Annotated[int, typer.Option(help="Gateways; gateway i listens on the port of --listen + i - 1.")] = 2,
+    ports: Annotated[int, typer.Option(help="Ports of each.")] = 8,
+    listen: Annotated[str, typer.Option(help="Address of the first gateway; port 0 takes free ones.")] = (
+        "127.0.0.1:9001"
+    ),
+    control: Annotated[str, typer.Option(help="Address of GET /record and POST /do.")] = "127.0.0.1:9100",
+    radio_s: Annotated[float, typer.Option(help="Time on air of one segment.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 1,
+    username: Annotated[str, typer.Option(help="Of the gateways' HTTP API.")] = "root",
+    password: Annotated[str, typer.Option(help="Of the gateways' HTTP API.")] = "root",  # noqa: S107 - the devices' own
+    remember_tids: Annotated[bool, typer.Option("--remember-tids", help="Refuse finished task ids too.")] = False,
+    failure_rate: Annotated[float, typer.Option(help="Share of sends that the network refuses.")] = 0.0,
+    delivery_s: Annotated[float, typer.Option(help="From on air to the delivery report.")] = 1.0,
+    register_s: Annotated[float, typer.Option(help="From inserting a SIM to registered.")] = 2.0,
+    sent_sms: Annotated[bool, typer.Option("--sent-sms", help="Push sent-sms for every send.")] = False,
+    max_tasks: Annotated[int, typer.Option(help="Live tasks that a gateway takes.")] = 10_000,
+    min_period_s: Annotated[float, typer.Option(help="Shortest period of dev-status.")] = 60.0,
+) -> None:
+    """Run simulated gateways; one JSON line with all addresses says that they are ready."""
+    from bridge.simulator.main import serve  # noqa: PLC0415 - the other commands start without it
+    from bridge.simulator.options import SimulatorOptions  # noqa: PLC0415
+
+    options = SimulatorOptions(
+        gateways=gateways,
+        ports=ports,
+        listen=listen,
+        control=control,
+        radio_s=radio_s,
+        seed=seed,
+        username=username,
+        password=password,
+        remember_tids=remember_tids,
+        failure_rate=failure_rate,
+        delivery_s=delivery_s,
+        register_s=register_s,
+        sent_sms=sent_sms,
+        max_tasks=max_tasks,
+        min_period_s=min_period_s,
+    )
+    logs.configure("warning", "console")
+
+    async def until_told() -> None:
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        await serve(options, _print_json, stopping)
+
+    _run(until_told())
+
+
+# --- what goes through the broker ------------------------------------------------------------------------------------
+
+
+@app.command()
+def send(
+    to: Annotated[str, typer.Option(help="The recipient: +<country><number>.")],
+    text: Annotated[str, typer.Option(help="The text.")],
+    route: Annotated[str | None, typer.Option(help="The route to take. Default: default.")] = None,
+    gateway: Annotated[str | None, typer.Option(help="Pin the SMS to this gateway instead.")] = None,
+    request_id: Annotated[str | None, typer.Option("--id", help="Idempotency key. Default: a new one.")] = None,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Print this SMS's events until the final one.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish one send request; with --wait, exit code 0 says that it was sent."""
+    if route is not None and gateway is not None:
+        raise SettingsInvalid("--route and --gateway exclude each other (name one of them)")
+    key = f"send.{route or 'default'}" if gateway is None else f"gateway.{gateway}"
+    message = aio_pika.Message(
+        json.dumps({"to": to, "text": text}).encode(),
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        message_id=request_id or str(uuid.uuid4()),
+        app_id=APP_ID,
+        timestamp=time.time(),
+    )
+    raise typer.Exit(_run(_send(_broker(config, amqp_url, prefix), key, message, wait=wait, show=_shower(as_json))))
+
+
+@app.command()
+def events(
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    pattern: Annotated[str, typer.Option("--filter", help="A binding key: sms.#, sms.received.#, #.gw1.3.")] = "#",
+    as_json: JsonOption = False,
+) -> None:
+    """Print events as they come, until Ctrl-C; what came before is not told."""
+    _run(_watch(_broker(config, amqp_url, prefix), pattern, _shower(as_json)), interrupted=0)
+
+
+async def _send(
+    amqp: AmqpSettings, key: str, message: aio_pika.Message, *, wait: bool, show: Callable[[dict[str, Any]], None]
+) -> int:
+    async with _connected(amqp) as connection:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        news: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        if wait:
+            await _listen(amqp, channel, "sms.#", news.put_nowait)
+        exchange = await channel.get_exchange(f"{amqp.prefix}.requests")
+        await exchange.publish(message, key, mandatory=True, timeout=amqp.publish_timeout_s)
+        show({"id": message.message_id, "app_id": message.app_id, "routing_key": key})
+        if not wait:
+            return 0
+        return await _or_closed(connection, _until_final(news, message.message_id, show))
+
+
+async def _until_final(
+    news: asyncio.Queue[dict[str, Any]], request_id: str | None, show: Callable[[dict[str, Any]], None]
+) -> int:
+    while True:
+        event = await news.get()
+        if event.get("subject") == request_id and event.get("data", {}).get("app_id") == APP_ID:
+            show(event)
+            if event.get("type") in FINAL:
+                return 0 if event["type"] == "sms.sent.v1" else EXIT_FAILED
+
+
+async def _watch(amqp: AmqpSettings, pattern: str, show: Callable[[dict[str, Any]], None]) -> None:
+    async with _connected(amqp) as connection:
+        await _listen(amqp, await connection.channel(), pattern, show)
+        await _or_closed(connection, asyncio.Event().wait())
+
+
+async def _listen(
+    amqp: AmqpSettings, channel: AbstractChannel, pattern: str, show: Callable[[dict[str, Any]], None]
+) -> None:
+    """Bind a queue of our own to the events; it goes with the connection.
+
+    Its name begins with the user's, which is what the permissions of a listener allow.
+    """
+    user = unquote(urlsplit(amqp.urls[0]).username or "guest")
+    queue = await channel.declare_queue(f"{user}.{APP_ID}.{uuid.uuid4()}", exclusive=True, auto_delete=True)
+    await queue.bind(f"{amqp.prefix}.events", pattern)
+
+    async def read(message: AbstractIncomingMessage) -> None:
+        try:
+            event = json.loads(message.body)
+        except ValueError:
+            event = None
+        if isinstance(event, dict):
+            show(event)
+
+    await queue.consume(read, no_ack=True)
+
+
+async def _declare(amqp: AmqpSettings, wanted: Topology) -> None:
+    async with _connected(amqp) as connection:
+        assert connection.transport is not None
+        await topology_room.declare(connection.transport.connection, wanted)
+
+
+@contextlib.asynccontextmanager
+async def _connected(amqp: AmqpSettings) -> AsyncIterator[AbstractConnection]:
+    """A connection to the first broker that answers. Raises BrokerUnavailable with a sentence."""
+    *others, last = amqp.urls
+    async with _explained(amqp):
+        for url in others:
+            with contextlib.suppress(OSError, aio_pika.exceptions.AMQPError):
+                connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_S)
+                break
+        else:
+            connection = await aio_pika.connect(last, timeout=CONNECT_TIMEOUT_S)
+        async with connection:
+            yield connection
+
+
+@contextlib.asynccontextmanager
+async def _explained(amqp: AmqpSettings) -> AsyncIterator[None]:
+    """What goes wrong at the broker, as a sentence."""
+    where = ", ".join(settings.masked(url) for url in amqp.urls)
+    try:
+        yield
+    except aio_pika.exceptions.ChannelNotFoundEntity as error:
+        cure = "start the bridge once, or run: ejoin-bridge topology --declare"
+        raise BrokerUnavailable(f"{where} does not know it yet: {error} ({cure})") from error
+    except (aio_pika.exceptions.AuthenticationError, aio_pika.exceptions.ProbableAuthenticationError) as error:
+        raise BrokerUnavailable(f"{where} refuses user or password (see amqp.url)") from error
+    except (OSError, aio_pika.exceptions.AMQPError) as error:
+        reason = str(error) or "no answer in time"
+        raise BrokerUnavailable(f"{where}: {reason} (is the broker running, and is amqp.url right?)") from error
+
+
+async def _or_closed(connection: AbstractConnection, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of ``work``; raises BrokerUnavailable where the connection is lost before it is there."""
+    doing = asyncio.ensure_future(work)
+    closed = asyncio.ensure_future(connection.closed())
+    try:
+        await asyncio.wait({doing, closed}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+    finally:
+        doing.cancel()
+        closed.cancel()
+    raise BrokerUnavailable("the connection to the broker was lost")
+
+
+# --- reading and showing ---------------------------------------------------------------------------------------------
+
+
+def _load(config: Path | None) -> Settings:
+    return settings.load(settings.find_config(config))
+
+
+def _broker(config: Path | None, amqp_url: str | None, prefix: str | None) -> AmqpSettings:
+    if amqp_url is None and prefix is not None:
+        raise SettingsInvalid("--prefix goes with --amqp-url only (a configuration has its own: amqp.prefix)")
+    amqp = _load(config).amqp if amqp_url is None else settings.broker_at(amqp_url, prefix or "sms")
+    logs.configure("critical", "console")  # what goes wrong is said in a sentence, once
+    return amqp
+
+
+def _run(work: Coroutine[Any, Any, Result], *, interrupted: int = EXIT_INTERRUPTED) -> Result:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            return runner.run(work)
+        except KeyboardInterrupt:
+            raise typer.Exit(interrupted) from None
+
+
+def _console() -> Console:
+    """Wide where nobody looks at it: what a program reads is not to be wrapped."""
+    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 400)
+
+
+def _print_json(told: Mapping[str, Any]) -> None:
+    print(json.dumps(told), flush=True)  # noqa: T201 - for programs, as it is
+
+
+def _shower(as_json: bool) -> Callable[[dict[str, Any]], None]:
+    console = _console()
+    return _print_json if as_json else lambda told: console.print(_line(told))
+
+
+def _line(told: Mapping[str, Any]) -> Text:
+    """An event, or the note that a request was published, on one line for people."""
+    if "routing_key" in told:
+        return Text(f"{datetime.now():%H:%M:%S} published      {told['id']}  {told['routing_key']}")  # noqa: DTZ005
+    data = told.get("data") or {}
+    kind = str(told.get("type", "?")).removesuffix(".v1")
+    verb = kind.rpartition(".")[2]
+    line = Text(f"{_clock(told.get('time'))} ")
+    line.append(f"{kind:<22}", style="red" if verb in BAD else COLOURS.get(verb, "default"))
+    place = ".".join(str(data[name]) for name in ("gateway", "port") if data.get(name) is not None)
+    words = [place or data.get("route"), _numbers(data), told.get("subject"), *_details(data)]
+    line.append("  ".join(_printable(str(word)) for word in words if word))
+    return line
+
+
+def _clock(moment: Any) -> str:
+    try:
+        return f"{datetime.fromisoformat(str(moment)).astimezone():%H:%M:%S}"
+    except ValueError:
+        return "--:--:--"
+
+
+def _numbers(data: Mapping[str, Any]) -> str:
+    sender, to = data.get("sender"), data.get("to") or data.get("receiver") or data.get("recipient")
+    return f"{sender} > {to or '?'}" if sender else str(to or "")
+
+
+def _details(data: Mapping[str, Any]) -> list[str]:
+    told = ("state", "reason", "detail", "code", "text", "operator_code", "operator_text", "segments")
+    ports = data.get("ports")
+    listed = [f"{len(ports)} ports"] if isinstance(ports, list) else []
+    return listed + [f"{name}={data[name]}" for name in told if data.get(name) is not None]
+
+
+def _printable(text: str) -> str:
+    """Strangers write these texts: none of them may steer the terminal."""
+    return "".join(letter if letter.isprintable() else "\N{MIDDLE DOT}" for letter in text)
+
+
+def _print_derived(console: Console, derived: Mapping[str, Any]) -> None:
+    gateways = _table("gateway", "ports", "segments/min", "prefetch", "is told to call back")
+    for name, one in derived["gateways"].items():
+        rate, url = _rate(one["segments_per_min"]), one["callback_url"]
+        gateways.add_row(name, str(one["ports"]), rate, str(one["prefetch_pinned"]), url)
+    routes = _table("route", "ports", "segments/min", "prefetch")
+    for name, one in derived["routes"].items():
+        routes.add_row(name, str(one["ports"]), _rate(one["segments_per_min"]), str(one["prefetch"]))
+    for table in (gateways, routes):
+        console.print(table)
+        console.print()
+    console.print(f"{derived['ports']} ports, {_rate(derived['segments_per_min'])} segments a minute together.")
+    need = derived["ledger_bytes"]
+    disk = "cannot be told: a rate is unlimited" if need is None else f"at most {need / 1e9:.1f} GB"
+    console.print(f"Disk that the ledger needs: {disk}.")
+    console.print(f"A stop takes at most {derived['grace_s']:g} s.")
+
+
+def _print_topology(console: Console, wanted: Topology) -> None:
+    exchanges = _table("exchange", "type", "arguments")
+    for exchange in wanted.exchanges:
+        exchanges.add_row(exchange.name, exchange.type, _arguments(exchange.arguments))
+    queues = _table("queue", "arguments")
+    for queue in wanted.queues:
+        queues.add_row(queue.name, _arguments(queue.arguments))
+    bindings = _table("from exchange", "to queue", "routing key")
+    for binding in wanted.bindings:
+        bindings.add_row(binding.exchange, binding.queue, binding.routing_key)
+    users = _table("user", "configure", "write", "read")
+    for name, allowed in topology_room.permissions(wanted).items():
+        users.add_row(Text(name), *(Text(pattern) for pattern in allowed))
+    for table in (exchanges, queues, bindings, users):
+        console.print(table)
+        console.print()
+
+
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in arguments.items())
+
+
+def _rate(segments_per_min: float | None) -> str:
+    return "unlimited" if segments_per_min is None else f"{segments_per_min:g}"
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
