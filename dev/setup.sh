@@ -99,7 +99,7 @@ die_with_the_line() {
 
 require_apt() {
     command -v apt-get >/dev/null 2>&1 ||
-        die_with_the_line "This system has no apt-get to install what Debian and Ubuntu call $1; use its own means." "$1"
+        die "This system has no apt-get: install what Debian and Ubuntu call $1 by its own means, then try again."
     [ "$(id -u)" -eq 0 ] || { command -v sudo >/dev/null 2>&1 && sudo true; } ||
         die_with_the_line "Not there yet: $1. This user is neither root nor may use sudo: ask an administrator." "$1"
 }
@@ -116,7 +116,7 @@ install_packages() {
     work=$(mktemp -d)
     # The broker's package starts a node of the system and enables it; the node that is wanted is a private one.
     units=rabbitmq-server
-    [ -e /lib/systemd/system/epmd.socket ] || units="rabbitmq-server epmd.socket"
+    [ -e /lib/systemd/system/epmd.socket ] || units="rabbitmq-server epmd.service epmd.socket"
     if [ ! -e "$policy" ]; then
         policy_is_ours=yes
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
@@ -129,7 +129,7 @@ install_packages() {
         die_with_the_line "apt-get could not install $1; its last words stand above." "$1"
     fi
     if [ -d /run/systemd/system ] && [ "${1%rabbitmq-server}" != "$1" ]; then
-        # shellcheck disable=SC2086  # one or two units
+        # shellcheck disable=SC2086  # one to three units
         as_root systemctl --quiet disable --now $units
     fi
 }
