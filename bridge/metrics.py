@@ -31,7 +31,7 @@ POST_OUTCOMES = ("answered", "not_reached", "silent", "garbled")
 CALLBACK_TYPES = ("status-report", "recv-sms", "port-status", "dev-status", "sent-sms", "unrecognised", "empty")
 CALLBACK_REFUSALS = ("403", "408", "413", "500", "503")
 DEAD_LETTER_REASONS = ("unreadable", "too_large", "missing_id", "unroutable", "delivery_limit", "poison")
-PUBLISH_FAILURES = ("timeout", "refused", "unroutable", "disconnected")
+PUBLISH_FAILURES = ("timeout", "refused", "unroutable", "disconnected", "copy")
 
 LATENCIES_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 COMMITS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -158,7 +158,9 @@ class Metrics:
         "Events that the broker took and had no queue for.", "type", words=tuple(EVENT_TYPES)
     )
     publish_failures_total: Series[Counter] = _counter(
-        "Publishes that the broker did not confirm; each is tried again.", "reason", words=PUBLISH_FAILURES
+        "Publishes that the broker did not confirm; all are tried again but copies for reply_to.",
+        "reason",
+        words=PUBLISH_FAILURES,
     )
     broker_connected: Gauge = _gauge("1 while the session with the broker stands.")
     sessions_total: Counter = _counter("Sessions with the broker that were built.")
