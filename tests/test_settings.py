@@ -353,6 +353,10 @@ def test_a_mistake_is_answered_by_its_sentence(label, tmp_path):
     assert said(tmp_path, data) == sentence
 
 
+def test_a_text_that_is_not_kept_may_be_said_so(tmp_path):
+    assert read(tmp_path, config(store={"text_ttl_h": 0})).store.text_ttl_h == 0
+
+
 def test_all_mistakes_are_said_at_once(tmp_path):
     data = config(web={"listen": "x"}, logs={"level": "loud"}, gateways=[gateway(ports="9-1")])
     assert [line.partition(":")[0] for line in said(tmp_path, data).splitlines()] == [
