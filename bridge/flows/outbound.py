@@ -614,9 +614,15 @@ class Outbound:
         log.info("lane.paused" if paused else "lane.consuming", queue=lane.queue)
 
     def _gauge(self) -> None:
+        pinned = 0
         for lane in self._lanes:
             if lane.route:
                 self._metrics.waiting.labels(lane.route).set(self._planner.waiting_of(lane.queue))
+            else:
+                pinned += self._planner.waiting_of(lane.queue)
+        self._metrics.waiting.labels("-").set(pinned)
+        for port in self._fleet.ports():
+            self._metrics.port_queued.labels(port.gateway, str(port.number)).set(port.queued)
 
     def _route_label(self, route: str | None) -> str:
         """A label of a closed set: a mistyped route must not grow the metrics."""

@@ -1,0 +1,148 @@
+"""The patrol: what an earlier life left, doubts settled by evidence, deadlines, silent gateways."""
+
+from __future__ import annotations
+
+from bridge.ejoin.facts import ListedTask
+from bridge.errors import GatewayNotReached, GatewaySilent
+from bridge.models import State
+from tests.flows.test_inbound import report
+from tests.flows.world import World
+
+TO = "+4915112345678"
+
+
+async def doubt(world: World) -> int:
+    """One SMS whose answer was lost; its task id."""
+    world.device.failure = GatewaySilent()
+    await world.accept(key="send.single")
+    world.device.failure = None
+    return world.tid
+
+
+class TestDoubt:
+    async def test_a_task_in_the_list_with_its_recipient_was_taken(self, world: World) -> None:
+        tid = await doubt(world)
+        world.device.listed[1] = (ListedTask(tid, TO),)
+        await world.patrol._ask_about_doubts()
+        sms = await world.sms()
+        assert sms is not None and sms.state is State.SUBMITTED
+        assert await world.kinds() == ["sms.submitted"]
+        await world.push(report(tid))
+        assert await world.kinds() == ["sms.submitted", "sms.sent"]
+
+    async def test_another_recipient_under_that_id_proves_nothing(self, world: World) -> None:
+        tid = await doubt(world)
+        world.device.listed[1] = (ListedTask(tid, "+4915199999999"),)
+        await world.patrol._ask_about_doubts()
+        sms = await world.sms()
+        assert sms is not None and sms.state is State.IN_DOUBT
+
+    async def test_a_report_settles_it(self, world: World) -> None:
+        await world.push(report(await doubt(world)))
+        assert await world.kinds() == ["sms.sent"]
+
+    async def test_without_evidence_it_is_unknown_at_the_deadline_and_never_sent_again(self, world: World) -> None:
+        await doubt(world)
+        world.wall += 899
+        await world.patrol._reap()
+        assert await world.told() == []
+        world.wall += 2
+        await world.patrol._reap()
+        (event,) = await world.told()
+        assert (event["type"], event["data"]["reason"]) == ("sms.unknown.v1", "answer_lost")
+        assert len(world.device.posts) == 1 and await world.back() == []
+
+    async def test_late_evidence_corrects_the_unknown(self, world: World) -> None:
+        tid = await doubt(world)
+        world.wall += 901
+        await world.patrol._reap()
+        await world.push(report(tid))
+        unknown, sent = await world.told()
+        assert sent["data"]["corrects"] == unknown["id"]
+
+    async def test_a_report_that_stays_away_is_doubt_first_and_frees_the_port(self, world: World) -> None:
+        await world.accept(key="send.single")
+        world.wall += 30 + 8 + 60 + 1
+        await world.patrol._reap()
+        sms = await world.sms()
+        assert sms is not None and (sms.state, sms.reason) == (State.IN_DOUBT, "report_lost")
+        assert world.fleet.port("gw1", 1).queued == 0
+        world.wall += 901
+        await world.patrol._reap()
+        assert (await world.told())[-1]["data"]["reason"] == "report_lost"
+
+    async def test_a_task_that_still_waits_in_the_device_is_not_given_up(self, world: World) -> None:
+        tid = await doubt(world)
+        world.device.listed[1] = (ListedTask(tid, TO),)
+        await world.patrol._ask_about_doubts()
+        world.wall += 901
+        await world.patrol._reap()
+        sms = await world.sms()
+        assert sms is not None and sms.state is State.SUBMITTED and (sms.deadline_at or 0) > world.wall
+
+    async def test_a_gateway_that_does_not_answer_settles_nothing(self, world: World) -> None:
+        await doubt(world)
+
+        async def silent(_port: object) -> tuple[ListedTask, ...]:
+            raise GatewayNotReached
+
+        world.device.tasks = silent  # type: ignore[method-assign]
+        await world.patrol._ask_about_doubts()
+        sms = await world.sms()
+        assert sms is not None and sms.state is State.IN_DOUBT
+
+
+class TestTakeOver:
+    async def test_what_was_being_submitted_is_in_doubt_and_what_devices_hold_has_its_place(self, world: World) -> None:
+        await world.accept({"id": "held"}, key="send.single")
+        begun = await world.sms("held")
+        assert begun is not None
+        await world.ledger.write(lambda tx: tx.save([_submitting(begun)]))
+        world.fleet.port("gw1", 1).queued = 0
+        await world.patrol.take_over()
+        crashed = await world.sms("crashed")
+        assert crashed is not None and (crashed.state, crashed.reason) == (State.IN_DOUBT, "restart")
+        assert crashed.deadline_at == world.wall + 900
+        assert world.fleet.port("gw1", 1).queued == 1
+
+
+def _submitting(sms: object) -> object:
+    from dataclasses import replace
+
+    return replace(sms, id="crashed", state=State.SUBMITTING, tid=1)  # type: ignore[type-var]
+
+
+async def test_a_copy_that_never_came_back_is_ended_by_the_gate(world: World) -> None:
+    world.device.codes[TO] = 7
+    await world.accept({"validity_s": 60})
+    (back,) = await world.back()
+    world.wall += 60 + 3_600 + 1
+    await world.patrol._reap()
+    assert await world.kinds() == ["sms.expired"]
+    await world.accept(back.body, headers=dict(back.headers), message_id=back.message_id)
+    assert len({event["id"] for event in await world.told()}) == 1, "the copy is a repeat"
+
+
+async def test_liveness_is_told_once_per_change(world: World) -> None:
+    await world.patrol._ask_status("gw1")
+    await world.patrol._ask_status("gw1")
+    assert await world.kinds() == ["gateway.status", "gateway.up", "gateway.status"]
+
+    async def gone(*, callback_url: str | None, period_s: int) -> None:
+        raise GatewayNotReached
+
+    world.device.status = gone  # type: ignore[assignment,method-assign]
+    await world.patrol._ask_status("gw1")
+    await world.patrol._ask_status("gw1")
+    assert (await world.kinds())[3:] == ["gateway.down"]
+    assert world.patrol.silent() == ["gw1"]
+
+
+async def test_keys_are_forgotten_after_their_horizon(world: World) -> None:
+    await world.accept({"validity_s": 1}, timestamp=world.wall - 5)
+    world.wall += 71 * 3600
+    await world.patrol._prune()
+    assert await world.sms() is not None
+    world.wall += 2 * 3600
+    await world.patrol._prune()
+    assert await world.sms() is None
