@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SLACK = 1e-6
-"""Segments by which a level may miss its mark: ``now + wait(now)`` must be late enough in floating point, too."""
+SLACK_S = 1e-6
+"""A wait that is not worth one: ``now + wait(now)`` must be late enough in floating point, too."""
 
 
 class Pace(NamedTuple):
@@ -43,9 +43,10 @@ class Bucket:
         rate, burst = self.pace
         if rate is None:
             return float(burst)
-        if self._open:
+        if self._open or now < self._at:
             return self._level
-        return min(float(burst), self._level + rate * max(0.0, now - self._at))
+        grown = self._level + rate * (now - self._at)
+        return grown if grown < burst else float(burst)
 
     def wait(self, cost: int, now: float) -> float:
         """Seconds until ``cost`` segments may be spent, at the earliest; 0 is now.
@@ -55,8 +56,8 @@ class Bucket:
         rate, burst = self.pace
         if rate is None:
             return 0.0
-        lacking = min(cost, burst) - self.level(now)
-        return lacking / rate if lacking > SLACK else 0.0
+        wait_s = (min(cost, burst) - self.level(now)) / rate
+        return wait_s if wait_s > SLACK_S else 0.0
 
     def spend(self, cost: int, now: float) -> None:
         """A hand-over of ``cost`` segments begins; ``wait(cost, now)`` must have been 0."""
