@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 CHART = ROOT / "deploy/helm/ejoin-bridge"
 CI_VALUES = yaml.safe_load((CHART / "ci/default-values.yaml").read_text())
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-SECRETS = "/etc/ejoin-bridge/secrets"
+SECRETS = "/etc/ejoin-bridge-secrets"
 
 
 # --- the chart ------------------------------------------------------------------------------------------------------
@@ -130,9 +130,11 @@ def test_every_file_that_the_configuration_names_is_mounted(tmp_path):
         for name in ("password_file", "callback_tokens_file"):
             volume = volumes[mounts[str(Path(gateway[name]).parent)]]
             assert volume["secret"]["secretName"] == "ejoin-bridge-gateways"
-    assert volumes[mounts["/etc/ejoin-bridge/config.yaml"]]["configMap"]["name"] == config_map["metadata"]["name"]
-    environment = pod_of(objects)["containers"][0]["env"]
-    assert environment == [{"name": settings.ENV_CONFIG, "value": "/etc/ejoin-bridge/config.yaml"}]
+    (variable,) = pod_of(objects)["containers"][0]["env"]
+    assert variable["name"] == settings.ENV_CONFIG
+    mount, file = variable["value"].rsplit("/", 1)
+    assert volumes[mounts[mount]]["configMap"]["name"] == config_map["metadata"]["name"]
+    assert list(config_map["data"]) == [file]
 
 
 @pytest.mark.parametrize("timing", [{}, {"post_timeout_s": 90}, {"submit_within_s": 0.5, "post_timeout_s": 7.25}])

@@ -39,11 +39,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- range $group := list "amqp" "web" "store" }}
 {{- $_ := set $config $group (default dict (get $config $group)) }}
 {{- end }}
-{{- $_ := set $config.amqp "url_file" (printf "/etc/ejoin-bridge/secrets/amqp/%s" .Values.secrets.amqp.key) }}
+{{- $_ := set $config.amqp "url_file" (printf "/etc/ejoin-bridge-secrets/amqp/%s" .Values.secrets.amqp.key) }}
 {{- $_ := set $config.web "listen" "0.0.0.0:8080" }}
 {{- $_ := set $config.store "path" "/var/lib/ejoin-bridge/ejoin-bridge.db" }}
 {{- range $config.gateways }}
-{{- $secrets := printf "/etc/ejoin-bridge/secrets/gateways/%s" .name }}
+{{- $secrets := printf "/etc/ejoin-bridge-secrets/gateways/%s" .name }}
 {{- $_ := set . "password_file" (printf "%s.password" $secrets) }}
 {{- $_ := set . "callback_tokens_file" (printf "%s.callback-tokens" $secrets) }}
 {{- end }}
