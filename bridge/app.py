@@ -160,6 +160,7 @@ class Bridge:
                 await self._start(loops, running, stopping)
                 await stopping.wait()
                 await self._stop()
+                await self.session.close()
                 for task in running:
                     task.cancel()
         finally:

@@ -54,6 +54,7 @@ class Stage:
         self._exchange: aio_pika.abc.AbstractExchange | None = None
         self._channel: aio_pika.abc.AbstractChannel | None = None
         self._watchers: list[aio_pika.abc.AbstractConnection] = []
+        self._opening = asyncio.Lock()
 
     # --- the bridge -------------------------------------------------------------------------------------------------
 
@@ -112,11 +113,12 @@ class Stage:
 
     async def channel(self) -> aio_pika.abc.AbstractChannel:
         """A channel of ours, with confirms and returns as errors."""
-        if self._connection is None:
-            self._connection = await aio_pika.connect(self.amqp_url)
-        if self._channel is None:
-            self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-        return self._channel
+        async with self._opening:
+            if self._connection is None:
+                self._connection = await aio_pika.connect(self.amqp_url)
+            if self._channel is None:
+                self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+            return self._channel
 
     async def publish(self, key: str, body: Mapping[str, Any] | bytes, **properties: Any) -> None:
         """Publish one request, confirmed; a body in bytes goes as it is."""

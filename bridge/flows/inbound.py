@@ -37,6 +37,7 @@ from bridge.models import (
     GatewayRestarted,
     GatewayStatus,
     GatewayUnrecognised,
+    Key,
     PortChanged,
     Publication,
     Sms,
@@ -162,7 +163,7 @@ class Inbound:
 
 
 class _Push:
-    """One callback on its way into the ledger; ``absorb`` runs inside the transaction, in the ledger's thread."""
+    """One callback on its way into the ledger; ``absorb`` runs inside the transaction."""
 
     def __init__(
         self,
@@ -182,6 +183,8 @@ class _Push:
         self._facts = facts
         self._port_changes = changes
         self._boot = 0
+        self._settled: list[outcomes.Outcome] = []
+        self._latest: dict[Key, Sms] = {}
         self.now = now
 
     def absorb(self, tx: Transaction) -> Absorbed:
@@ -213,12 +216,18 @@ class _Push:
                     self._device_status(tx, fact)
                 case Unrecognised():
                     self._unrecognised(tx, fact, body_hash)
+        tx.settle(self._settled, self.now)
         return done
 
     # --- about our own SMS ------------------------------------------------------------------------------------------
 
+    def _sms_of_task(self, tx: Transaction, tid: int) -> Sms | None:
+        """The SMS of a task as this very callback has left it."""
+        sms = tx.sms_of_task(self._gateway, tid)
+        return sms and self._latest.get(sms.key, sms)
+
     def _report(self, tx: Transaction, done: Absorbed, report: SmsReport) -> None:
-        sms = tx.sms_of_task(self._gateway, report.tid)
+        sms = self._sms_of_task(tx, report.tid)
         if sms is None:
             self._report_of_past(tx, done, report)
             return
@@ -231,6 +240,7 @@ class _Push:
         past = tx.past_of_task(self._gateway, report.tid)
         row = outcomes.row_of_past(report, past.recipient) if past else None
         sms = tx.sms(past.app_id, past.id) if past and row else None
+        sms = sms and self._latest.get(sms.key, sms)
         if past is None or row is None or sms is None:
             done.unmatched += 1
             return
@@ -243,7 +253,7 @@ class _Push:
 
     def _sent_sms(self, tx: Transaction, done: Absorbed, fact: SentSms) -> None:
         """A second, independent word about one of ours; else an SMS of another submitter, which used the SIM."""
-        sms = tx.sms_of_task(self._gateway, fact.tid) if fact.tid is not None else None
+        sms = self._sms_of_task(tx, fact.tid) if fact.tid is not None else None
         ours = sms is not None and fact.source in {None, codes.SOURCE_HTTP}
         if sms is not None and ours and matching.same_number(fact.recipient, sms.recipient):
             if fact.code == 0:
@@ -269,7 +279,8 @@ class _Push:
         if outcome is None:
             done.repeats += 1
             return
-        tx.settle([outcome], self.now)
+        self._settled.append(outcome)
+        self._latest[sms.key] = outcome.sms
         done.changes.append((sms, outcome))
 
     # --- what came in -----------------------------------------------------------------------------------------------

@@ -360,19 +360,24 @@ class Outbound:
         return plan.wake_at
 
     async def _hand_over(self, batch: Batch) -> None:
-        """Begin, acknowledge, POST, conclude: one batch of one gateway (steps 4 to 6)."""
+        """Begin, acknowledge, POST, conclude: one batch of one gateway (steps 4 to 6).
+
+        The gateway is free again with its answer: the next batch may begin while this one's verdicts are written.
+        """
         started = self._clock.mono()
+        verdicts: Mapping[int, codes.Verdict] = {}
         self._metrics.in_flight.labels(batch.gateway).inc(len(batch.assignments))
         try:
             begun = await self._begin(batch)
-            if not begun:
-                return
-            verdicts = await self._post(batch.gateway, begun, started)
-            await self._conclude(batch.gateway, begun, verdicts)
+            if begun:
+                verdicts = await self._post(batch.gateway, begun, started)
+                self._learn(batch.gateway, begun, verdicts)
         finally:
             self._metrics.in_flight.labels(batch.gateway).dec(len(batch.assignments))
             self._planner.posted(batch.gateway, self._clock.mono())
             self._news.set()
+        if begun:
+            await self._conclude(batch.gateway, begun, verdicts)
 
     async def _begin(self, batch: Batch) -> list[tuple[Sms, Assignment]]:
         now = self._clock.wall()
@@ -495,7 +500,6 @@ class Outbound:
             tx.settle([outcome for _, outcome in pairs], now)
             return pairs
 
-        self._learn(gateway, begun, verdicts)
         pairs = await self._insist(conclude)
         self._changes.note(pairs, now)
         self._wake_relay()

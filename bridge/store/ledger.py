@@ -79,7 +79,7 @@ class KnownSms:
 
 
 class Transaction:
-    """The verbs inside one transaction; lives in the writer's thread, as long as the function it is given to."""
+    """The verbs inside one transaction; lives as long as the function that it is given to."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
@@ -223,9 +223,15 @@ class Transaction:
         self._raw.executemany(sql.DROP_OUTBOX, [(n,) for n in numbers])
 
     def outbox_facts(self) -> tuple[int, float | None]:
-        """How many rows wait to be published, and since when the oldest does."""
-        count, oldest = self._raw.execute(sql.OUTBOX_FACTS).fetchone()
-        return count, oldest
+        """How many rows wait to be published, and since when the oldest does.
+
+        Counted from the oldest to the newest number, since a real count would read all rows.
+        """
+        oldest = self._raw.execute(sql.OLDEST_OUTBOX).fetchone()
+        if oldest is None:
+            return 0, None
+        (newest,) = self._raw.execute(sql.NEWEST_OUTBOX).fetchone()
+        return newest - oldest[0] + 1, oldest[1]
 
     # --- incoming SMS -----------------------------------------------------------------------------------------------
 

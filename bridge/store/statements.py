@@ -48,7 +48,8 @@ SAVE_PAST = (
 PUT_OUTBOX = "INSERT INTO outbox (at, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)"
 READ_OUTBOX = "SELECT n, exchange, routing_key, properties, body FROM outbox WHERE n > ? ORDER BY n LIMIT ?"
 DROP_OUTBOX = "DELETE FROM outbox WHERE n = ?"
-OUTBOX_FACTS = "SELECT count(*), min(at) FROM outbox"
+OLDEST_OUTBOX = "SELECT n, at FROM outbox ORDER BY n LIMIT 1"
+NEWEST_OUTBOX = "SELECT max(n) FROM outbox"
 
 SPEND = (
     "INSERT INTO budget (sim, level, at, hour, day, month) VALUES (?, ?, ?, 0, 0, 0) "

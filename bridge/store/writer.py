@@ -1,18 +1,18 @@
-"""One thread that owns the ledger's connection, and the group commit.
+"""The group commit: one connection, one transaction at a time, everything that has come together in it.
 
 Callers hand in plain functions over the connection; whatever has come together by the time the last commit is done
 shares the next transaction, each function in a savepoint of its own. A caller gets its answer only after the commit,
-so an answer means durable. Nothing here knows what the tables are about.
+so an answer means durable. The functions run on the event loop (they touch memory); the commit, which waits for the
+disk, runs in a thread (docs/decisions/0003). Nothing here knows what the tables are about.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -36,19 +36,20 @@ class _Job:
 class Writer:
     """Runs functions over one connection, in order, many per commit.
 
-    ``on_commit`` is told the seconds that each commit took (from its BEGIN), ``on_failure`` each time a commit was
-    lost. Both are called in the writer's thread.
+    ``on_commit`` is told the seconds that each transaction took, ``on_failure`` each time one was lost.
     """
 
     def __init__(self, engine: Engine, *, on_commit: Callable[[float], None], on_failure: Callable[[], None]) -> None:
-        self._engine = engine
+        self._connection = engine.connect()
+        raw = self._connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        self._raw = raw
         self._on_commit = on_commit
         self._on_failure = on_failure
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._serve, name="ledger", daemon=True)
+        self._jobs: asyncio.Queue[_Job | None] = asyncio.Queue()
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._serving = asyncio.create_task(self._serve(), name="ledger")
         self._closed = False
-        self._thread.start()
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction and answer after its commit.
@@ -58,55 +59,58 @@ class Writer:
         """
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.put(_Job(work, answer))
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._jobs.put_nowait(_Job(work, answer))
         result: T = await asyncio.shield(answer)  # a cancelled caller does not undo what is being stored
         return result
 
     async def close(self) -> None:
-        """Commit what was handed in, then end the thread."""
-        if not self._closed:
-            self._closed = True
-            self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        """Commit what was handed in, then let go of the connection."""
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put_nowait(None)
+        await self._serving
+        self._connection.close()
+        self._disk.shutdown()
 
-    def _serve(self) -> None:
-        with self._engine.connect() as connection:
-            while (job := self._jobs.get()) is not None:
-                batch = [job]
-                while len(batch) < MOST_PER_COMMIT and not self._jobs.empty():
-                    following = self._jobs.get()
-                    if following is None:
-                        self._jobs.put(None)
-                        break
-                    batch.append(following)
-                self._commit(connection, batch)
+    async def _serve(self) -> None:
+        while (job := await self._jobs.get()) is not None:
+            batch = [job]
+            while len(batch) < MOST_PER_COMMIT and not self._jobs.empty():
+                following = self._jobs.get_nowait()
+                if following is None:
+                    self._jobs.put_nowait(None)
+                    break
+                batch.append(following)
+            await self._transact(batch)
+            _answer(batch)
 
-    def _commit(self, connection: Connection, batch: list[_Job]) -> None:
+    async def _transact(self, batch: list[_Job]) -> None:
         began = time.perf_counter()
         try:
-            with connection.begin():
+            with self._connection.begin() as transaction:
                 for job in batch:
-                    self._one(connection, job)
+                    self._one(job)
+                    await asyncio.sleep(0)  # the rest of the bridge gets its turn between two jobs
+                await asyncio.get_running_loop().run_in_executor(self._disk, transaction.commit)
         except (sqlite3.Error, SQLAlchemyError) as error:
             self._on_failure()
             for job in batch:
                 job.error = LedgerUnavailable(f"the ledger cannot store: {error}")
         self._on_commit(time.perf_counter() - began)
-        self._loop.call_soon_threadsafe(_answer, batch)
 
-    def _one(self, connection: Connection, job: _Job) -> None:
-        """One function in its savepoint; an error of the database itself ends the whole commit."""
-        savepoint = connection.begin_nested()
+    def _one(self, job: _Job) -> None:
+        """One function in its savepoint; an error of the database itself ends the whole transaction."""
+        self._raw.execute("SAVEPOINT job")
         try:
-            job.result = job.work(connection)
+            job.result = job.work(self._connection)
         except (sqlite3.OperationalError, SQLAlchemyError):
             raise
         except Exception as error:  # noqa: BLE001  the caller gets it; its neighbours in the commit do not
-            savepoint.rollback()
+            self._raw.execute("ROLLBACK TO job")
             job.error = error
-        else:
-            savepoint.commit()
+        self._raw.execute("RELEASE job")
 
 
 def _answer(batch: list[_Job]) -> None:
