@@ -61,7 +61,7 @@ class Show:
     """Prints what happens, as it happens, and knows what is still awaited."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         self.final: set[str] = set()
         self.delivered: set[str] = set()
         self.received = 0
@@ -69,7 +69,7 @@ class Show:
 
     def line(self, what: str, words: str, style: str = "") -> None:
         """One line with its time."""
-        console.print(f"[dim]{time.monotonic() - self._began:6.2f} s[/]  [{style or 'default'}]{what:<15}[/] {words}")
+        console.print(f"[dim]{time.monotonic() - self.began:6.2f} s[/]  [{style or 'default'}]{what:<15}[/] {words}")
 
     def event(self, event: dict[str, Any]) -> None:
         """One event from ``sms.events``."""
@@ -116,6 +116,7 @@ async def play(show: Show) -> None:
         await play.start_bridge()
         console.print("\n[bold]Requests in, events out[/] (limit: 60 segments a minute per SIM)")
         await play.watch(show.event)
+        show.began = time.monotonic()
         for key, body in REQUESTS:
             show.line("request", f"{key:<15} {body['id']:<10} to {body['to']}")
             delivery = {"delivery_report": True, "metadata": {"demo": "yes"}} if body["id"] != "typo-1" else {}
@@ -133,7 +134,7 @@ async def play(show: Show) -> None:
         await until(lambda: show.states["gw1/3"][-1:] == ["registered"])
 
         console.print()
-        console.print(await ports_table(play, time.monotonic() - show._began))
+        console.print(await ports_table(play, time.monotonic() - show.began))
         say_what_next(play)
         if sys.stdout.isatty():
             console.print("\n[bold]All of it stays up until Ctrl-C.[/]")
@@ -143,7 +144,7 @@ async def play(show: Show) -> None:
 async def until(true: Any, patience_s: float = 60.0) -> None:
     """Wait for something that the events will tell."""
     async with asyncio.timeout(patience_s):
-        while not true():
+        while not true():  # noqa: ASYNC110  what is awaited is many things, told by one stream
             await asyncio.sleep(0.05)
 
 

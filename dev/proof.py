@@ -22,6 +22,8 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dev.stage import FINAL, Stage, stage
@@ -82,10 +84,10 @@ def unhurried(settings: dict[str, Any]) -> None:
         gateway |= {"posts_per_s": None, "max_queued": 4}
 
 
-async def flow(*, small: bool) -> dict[str, Any]:
+async def flow(*, small: bool, amqp_url: str | None = None) -> dict[str, Any]:
     """Requests over two gateways of 32 ports, unlimited rate, radio time 0.02 s."""
     count, early = (1_000, 500) if small else (10_000, 2_000)
-    async with stage(gateways=2, ports=32, radio_s=0.02, config=unhurried) as play:
+    async with stage(gateways=2, ports=32, radio_s=0.02, config=unhurried, amqp_url=amqp_url) as play:
         await play.start_bridge()
         tally = Tally()
         await play.watch(tally.note, "sms.#")
@@ -108,7 +110,7 @@ async def flow(*, small: bool) -> dict[str, Any]:
         }
 
 
-async def pace(*, small: bool) -> dict[str, Any]:
+async def pace(*, small: bool, amqp_url: str | None = None) -> dict[str, Any]:
     """64 ports at 20 segments a minute (burst 2), one-segment texts, one minute.
 
     ``allowed`` is what the limit lets a SIM hand over from its first hand-over to the end of the minute, in whole
@@ -119,7 +121,7 @@ async def pace(*, small: bool) -> dict[str, Any]:
     def paced(settings: dict[str, Any]) -> None:
         settings["limits"] = {"segments_per_min": RATE_PER_MIN, "burst": BURST}
 
-    async with stage(gateways=2, ports=32, radio_s=0.2, config=paced) as play:
+    async with stage(gateways=2, ports=32, radio_s=0.2, config=paced, amqp_url=amqp_url) as play:
         await play.start_bridge()
         filled_s = BURST / RATE_PER_MIN * 60  # buckets are empty after a start
         await asyncio.sleep(filled_s)
@@ -153,7 +155,7 @@ def windows_exceeded(rows: list[tuple[float, int]], rate_per_s: float, burst: in
     return exceeded
 
 
-async def kill(*, small: bool) -> dict[str, Any]:
+async def kill(*, small: bool, amqp_url: str | None = None) -> dict[str, Any]:
     """SIGKILL in the middle of the requests, restart after 2 s, doubts end after 10 s."""
     count = 300 if small else 1_000
 
@@ -162,7 +164,7 @@ async def kill(*, small: bool) -> dict[str, Any]:
         settings["timing"] = {"doubt_s": 10, "report_margin_s": 5}
         settings["policy"] = {"timeout_s": 5}
 
-    async with stage(gateways=2, ports=32, radio_s=0.1, config=doubtful) as play:
+    async with stage(gateways=2, ports=32, radio_s=0.1, config=doubtful, amqp_url=amqp_url) as play:
         await play.start_bridge()
         tally = Tally()
         await play.watch(tally.note, "sms.#")
@@ -194,7 +196,8 @@ async def kill(*, small: bool) -> dict[str, Any]:
 def _reports_to_a_closed_door(record: Iterable[Mapping[str, Any]]) -> set[str]:
     """Recipients whose status report the simulator sent to nobody."""
     recipients = {(row["gateway"], row["tid"]): row["to"] for row in record if row["kind"] == "handed_over"}
-    lost = [row for row in record if row["kind"] == "callback" and row["http_status"] != 200]
+    callbacks = (row for row in record if row["kind"] == "callback" and row["type"] == "status-report")
+    lost = [row for row in callbacks if row["http_status"] != httpx.codes.OK]
     return {
         recipients[row["gateway"], tid]
         for row in lost

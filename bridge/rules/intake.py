@@ -56,7 +56,7 @@ class Expansion:
 
 def key_of(delivery: Delivery) -> Key | None:
     """The key of a delivery that could not be read, where an id can still be found."""
-    found = delivery.message_id or salvage_id(delivery.body)
+    found = salvage_id(delivery.body) or delivery.message_id
     return Key(delivery.app_id, found) if found and ID_PATTERN.fullmatch(found) else None
 
 

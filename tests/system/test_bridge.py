@@ -1,0 +1,218 @@
+"""The bridge as its users meet it: bad input over a real broker, a stop, a second one, the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dev.proof import Tally, requests, unhurried
+from dev.stage import Stage, stage
+from tests.system.plain_amqp import publish_without_properties
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+ROOT = Path(__file__).parent.parent.parent
+
+GOOD = {"to": "+491511234567", "text": "hi"}
+
+
+class Seen:
+    """All events, and those of one subject."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def of(self, subject: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["subject"] == subject]
+
+    def kinds(self, subject: str) -> list[str]:
+        return [event["type"].removesuffix(".v1") for event in self.of(subject)]
+
+    async def until(self, true: Any, patience_s: float = 30.0) -> None:
+        try:
+            async with asyncio.timeout(patience_s):
+                while not true():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            told = "\n".join(f"{event['subject']}: {event['type']}" for event in self.events)
+            pytest.fail(f"not seen in {patience_s:g} s; seen:\n{told}")
+
+
+async def dead_letters(play: Stage) -> Counter[str]:
+    """What lies in `sms.dead`, by reason; the letters stay there."""
+    reasons: Counter[str] = Counter()
+    queue = await (await play.channel()).get_queue(f"{play.prefix}.dead", ensure=False)
+    letters = []
+    while (letter := await queue.get(fail=False)) is not None:
+        letters.append(letter)
+        reasons[str(letter.headers["x-reason"])] += 1
+    for letter in letters:
+        await letter.nack(requeue=True)
+    return reasons
+
+
+async def test_bad_input_is_told_kept_and_stops_nothing(amqp_url: str) -> None:
+    async with stage(gateways=1, ports=4, radio_s=0.01, config=unhurried, amqp_url=amqp_url) as play:
+        await play.start_bridge()
+        seen = Seen()
+        await play.watch(seen.events.append, "sms.#")
+        many = [f"+49151{n:08d}" for n in range(1_001)]
+        bad: dict[str, tuple[bytes | dict[str, Any], dict[str, Any]]] = {
+            "malformed": (b'{"id": "malformed", ', {"message_id": "malformed"}),
+            "latin": (b'{"text": "\xfc"}', {"message_id": "latin"}),
+            "large": (b'{"id": "large", "text": "' + b"x" * 70_000 + b'"}', {}),
+            "unknown-field": ({**GOOD, "id": "unknown-field", "prio": 9}, {}),
+            "nobody": ({**GOOD, "id": "nobody", "to": ""}, {}),
+            "too-many": ({**GOOD, "id": "too-many", "to": many}, {}),
+            "one-bad": ({**GOOD, "id": "one-bad", "to": [many[0], "0151"]}, {}),
+            "long": ({**GOOD, "id": "long", "text": "x" * 2_000}, {}),
+            "late": ({**GOOD, "id": "late", "validity_s": 5}, {"timestamp": time.time() - 60}),
+        }
+        for body, properties in bad.values():
+            await play.publish("send.default", body, **properties)
+        await play.publish("send.nowhere", {**GOOD, "id": "no-route"})
+        await play.publish("gateway.gw9", {**GOOD, "id": "no-gateway"})
+        await publish_without_properties(
+            play.amqp_url, f"{play.prefix}.requests", "send.default", json.dumps(GOOD).encode()
+        )
+        await play.publish("send.default", {**GOOD, "id": "fine"})
+        await seen.until(lambda: "sms.sent" in seen.kinds("fine"))
+        await play.publish("send.default", {**GOOD, "id": "fine", "text": "another"})
+        subjects = [*bad, "no-route", "no-gateway", "-"]
+        await seen.until(lambda: all(seen.of(subject) for subject in subjects) and len(seen.of("fine")) == 3)
+
+        told = {subject: seen.of(subject)[0]["data"] for subject in subjects}
+        reasons = {subject: data["reason"] for subject, data in told.items()}
+        assert reasons == {
+            "malformed": "unreadable",
+            "latin": "unreadable",
+            "large": "too_large",
+            "unknown-field": "invalid",
+            "nobody": "invalid",
+            "too-many": "invalid",
+            "one-bad": "invalid",
+            "long": "invalid",
+            "late": "too_late",
+            "no-route": "unroutable",
+            "no-gateway": "unroutable",
+            "-": "missing_id",
+        }
+        fields = {subject: data.get("field") for subject, data in told.items() if data["reason"] == "invalid"}
+        assert fields == {"unknown-field": "prio", "nobody": "to", "too-many": "to", "one-bad": "to", "long": "text"}
+        assert seen.kinds("late") == ["sms.expired"]
+        assert seen.of("fine")[2]["data"]["reason"] == "id_conflict"
+        assert await dead_letters(play) == {"unreadable": 2, "too_large": 1, "unroutable": 2, "missing_id": 1}
+        on_air = [row["to"] for row in await play.record() if row["kind"] == "on_air"]
+        assert on_air == [GOOD["to"]]
+
+
+async def test_callbacks_are_answered_as_the_contract_says(amqp_url: str) -> None:
+    async with stage(gateways=1, ports=4, config=unhurried, amqp_url=amqp_url) as play:
+        await play.start_bridge()
+        seen = Seen()
+        await play.watch(seen.events.append, "#")
+        door = f"{play.web}/callback/gw1/stage-token"
+        answers = [
+            await play.http.post(f"{play.web}/callback/gw1/wrong", content=b"{}"),
+            await play.http.post(f"{play.web}/callback/gw9/stage-token", content=b"{}"),
+            await play.http.post(door, content=b"x" * (1024 * 1024 + 1)),
+            await play.http.post(door, content=b"not JSON"),
+            await play.http.post(door, json={"type": "nobody-documents-this"}),
+        ]
+        assert [answer.status_code for answer in answers] == [403, 404, 413, 200, 200]
+        kind = "gateway.unrecognised.v1"
+        await seen.until(lambda: sum(event["type"] == kind for event in seen.events) == 2)
+
+
+async def test_a_stop_under_load_loses_and_repeats_nothing(amqp_url: str) -> None:
+    count = 600
+    async with stage(gateways=2, ports=8, radio_s=0.02, config=unhurried, amqp_url=amqp_url) as play:
+        await play.start_bridge()
+        tally = Tally()
+        await play.watch(tally.note, "sms.#")
+        await play.publish_all("send.default", requests(count))
+        await tally.until(count // 4)
+        assert await play.end_bridge(signal.SIGTERM) == 0
+        await play.start_bridge()
+        await tally.until(count, patience_s=30)
+        on_air = Counter(row["to"] for row in await play.record() if row["kind"] == "on_air")
+        assert (len(on_air), max(on_air.values())) == (count, 1)
+        assert len(tally.final) == count
+
+
+async def test_a_second_bridge_on_the_same_ledger_ends_with_the_sentence(amqp_url: str) -> None:
+    def impatient(settings: dict[str, Any]) -> None:
+        settings["store"] = {"lock_wait_s": 0.2}
+
+    async with stage(gateways=1, ports=2, config=impatient, amqp_url=amqp_url) as play:
+        await play.start_bridge()
+        first = play.process
+        await play.start_bridge(wait=False)
+        assert play.process is not None
+        assert await play.process.wait() == 3
+        assert "store.path" in play.last_words()
+        play.process = first
+
+
+async def test_the_bridge_is_ready_without_a_broker_only_when_it_comes(amqp_url: str) -> None:
+    async with stage(gateways=1, ports=2, amqp_url=amqp_url) as play:
+        url = dict(play.config["amqp"])
+        play.config["amqp"]["url"] = "amqp://guest:guest@127.0.0.1:1/"
+        await play.start_bridge(wait=False)
+        seen: httpx.Response | None = None
+        async with asyncio.timeout(30):
+            while seen is None:
+                try:
+                    seen = await play.http.get(f"{play.web}/readyz")
+                except httpx.TransportError:
+                    await asyncio.sleep(0.1)
+        assert seen.status_code == 503 and "broker" in seen.json()["missing"]
+        assert (await play.http.get(f"{play.web}/healthz")).status_code == 200
+        assert await play.end_bridge() == 0
+        play.config["amqp"].update(url)
+
+
+async def test_no_log_line_holds_a_text_a_number_or_a_secret(amqp_url: str) -> None:
+    async with stage(gateways=1, ports=2, radio_s=0.01, config=unhurried, amqp_url=amqp_url) as play:
+        await play.start_bridge()
+        seen = Seen()
+        await play.watch(seen.events.append, "sms.#")
+        await play.publish("send.default", {"id": "a", "to": "+491511234567", "text": "the secret word"})
+        await seen.until(lambda: "sms.sent" in seen.kinds("a"))
+        await play.end_bridge()
+        log = play.log.read_text()
+        lines = [json.loads(line) for line in log.splitlines()]
+        assert [line["event"] for line in lines if line.get("request_id") == "stage:a"] == ["sms.submitted", "sms.sent"]
+        for word in ("secret word", "+491511234567", "491511234567", "stage-token", "password"):
+            assert word not in log
+
+
+@pytest.mark.timeout(170)
+async def test_the_demo_ends_by_itself_and_leaves_nothing(amqp_url: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "AMQP_URL": amqp_url, "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    demo = await asyncio.create_subprocess_exec(
+        sys.executable, ROOT / "dev/demo.py", env=environment, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT, stdin=asyncio.subprocess.DEVNULL, cwd=ROOT,
+    )  # fmt: skip
+    output = (await demo.communicate())[0].decode()
+    assert demo.returncode == 0, output
+    for word in (
+        "sms.submitted",
+        "sms.sent",
+        "sms.delivered",
+        "sms.received",
+        "no_sim -> ",
+        "SMS a minute",
+        "/metrics",
+    ):
+        assert word in output, output
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
