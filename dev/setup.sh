@@ -113,7 +113,6 @@ apt_get() {
 install_packages() {
     require_apt "$1"
     say "installing the system packages $1"
-    work=$(mktemp -d)
     # The broker's package starts a node of the system and enables it; the node that is wanted is a private one.
     units=rabbitmq-server
     [ -e /lib/systemd/system/epmd.socket ] || units="rabbitmq-server epmd.service epmd.socket"
@@ -153,8 +152,12 @@ make_environment() {
     printf '%s %s %s\n' "$kind" "$(fingerprint)" "$PWD" >.venv/setup.stamp
 }
 
+# What pip writes is shown only when it fails.
 pip_install() {
-    .venv/bin/python -m pip --quiet --disable-pip-version-check --no-cache-dir install "$@"
+    if ! .venv/bin/python -m pip --quiet --disable-pip-version-check --no-cache-dir install "$@" >"$work/pip.log" 2>&1; then
+        tail -n 20 "$work/pip.log" >&2
+        die "pip could not install the locked packages; its last words stand above. Is the package index reachable?"
+    fi
 }
 
 # --- in this order --------------------------------------------------------------------------------------------------
@@ -170,6 +173,10 @@ done
 missing=
 ready=yes
 environment_is_ready || ready=no
+if [ "$ready" = yes ] && { [ "$broker" = no ] || broker_is_at_hand; }; then
+    exit 0
+fi
+work=$(mktemp -d)
 if [ "$ready" = no ] && [ -e .venv ] && ! environment_is_usable; then
     say "removing .venv: it was made in another place, or for another Python, or only in part"
     rm -rf .venv
