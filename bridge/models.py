@@ -26,6 +26,8 @@ NAME_PATTERN = r"^[a-z0-9-]{1,40}$"
 ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CHILD_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/-]{1,160}")
 MAX_BODY_BYTES = 64 * 1024
+to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+"""Compact JSON; one encoder for all, since json.dumps would build one for each call."""
 MAX_RECIPIENTS = 1_000
 MAX_METADATA = 16
 MAX_RAW_BYTES = 16 * 1024
@@ -188,7 +190,7 @@ class Request:
             "meta": self.body.metadata or None,
             "dr": self.body.delivery_report or None,
         }
-        return json.dumps({k: v for k, v in told.items() if v is not None}, separators=(",", ":"), ensure_ascii=False)
+        return to_json({k: v for k, v in told.items() if v is not None})
 
 
 # --- what we remember of an SMS -------------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ class Sms:
         if "body" not in asked:
             return self
         asked.pop("body")
-        return replace(self, request=json.dumps(asked, separators=(",", ":"), ensure_ascii=False))
+        return replace(self, request=to_json(asked))
 
 
 # --- what we publish ------------------------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ class Publication:
             "copy": self.copy_to,
             "h": dict(self.headers) or None,
         }
-        return json.dumps({k: v for k, v in told.items() if v is not None}, separators=(",", ":"))
+        return to_json({k: v for k, v in told.items() if v is not None})
 
     @classmethod
     def load(cls, exchange: str, routing_key: str, properties: str, body: bytes) -> Publication:
@@ -637,19 +639,28 @@ def publication_of(
     )
 
 
-def tell(sms: Sms, kind: str, at: float, **detail: Any) -> tuple[Sms, Publication]:
-    """The next event of this SMS: the SMS with the event noted in it, and the event to publish."""
+def tell(
+    sms: Sms, kind: str, at: float, *, changes: Mapping[str, Any] | None = None, **detail: Any
+) -> tuple[Sms, Publication]:
+    """The next event of this SMS: the SMS with ``changes`` and the event noted in it, and the event to publish.
+
+    The text of a final one is blanked (design 3.7).
+    """
+    event_id = f"{sms.key}/{sms.attempt}/{kind}"
     told = replace(
         sms,
-        sequence=sms.sequence + 1,
-        event_id=f"{sms.key}/{sms.attempt}/{kind}",
-        event_type=kind,
-        event_at=at,
-        detail=detail,
+        **{
+            **(changes or {}),
+            "sequence": sms.sequence + 1,
+            "event_id": event_id,
+            "event_type": kind,
+            "event_at": at,
+            "detail": detail,
+        },
     )
     publication = tell_again(told)
     assert publication is not None
-    return told, publication
+    return told.without_text() if told.state.final else told, publication
 
 
 def tell_again(sms: Sms) -> Publication | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_PORT = 1024
 _ONE = re.compile(r'"?(\d{1,4})(?:([A-Za-z])|\.(\d{1,3})|\.([A-Za-z]+\d+)\.(\d{1,4}))?"?')
@@ -28,6 +29,7 @@ class Port:
         return f"{self.number}.{self.slot:02d}" if self.slot else str(self.number)
 
 
+@lru_cache(maxsize=4096)  # every row of every report names one of a few ports
 def parse(notation: str | int) -> Port:
     """Read one port in any notation: ``4``, ``1A``, ``1.01``, ``1.sp128.016``, also quoted.
 

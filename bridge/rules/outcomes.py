@@ -58,9 +58,7 @@ def answered(
     match verdict:
         case codes.Submitted():
             wait_s = (ahead + 1) * terms.timeout_s + REPORT_CACHE_S + terms.report_margin_s
-            return _told(
-                replace(sms, state=State.SUBMITTED, state_at=now, deadline_at=now + wait_s), "sms.submitted", now
-            )
+            return _told(sms, "sms.submitted", now, state=State.SUBMITTED, deadline_at=now + wait_s)
         case codes.HandBack():
             return hand_back(sms, verdict, now, terms, elsewhere=elsewhere)
         case codes.Failed():
@@ -148,8 +146,8 @@ def sent_as(sms: Sms, now: float, *, at: float | None, possible_duplicate: bool 
         if not _correctable(sms):
             return None
         detail["corrects"] = sms.event_id
-    sent = replace(sms, state=State.SENT, state_at=now, deadline_at=None, code=0, reason=None, certain=True)
-    return _told(sent, "sms.sent", now, **_some(detail))
+    changes = {"state": State.SENT, "deadline_at": None, "code": 0, "reason": None, "certain": True}
+    return _told(sms, "sms.sent", now, detail, **changes)
 
 
 def _failure_reported(sms: Sms, row: FailedRow, now: float, terms: Terms, *, elsewhere: bool) -> Outcome | None:
@@ -195,8 +193,9 @@ def listed(sms: Sms, now: float) -> Outcome | None:
     """The device's task list shows it: taken for certain, the doubt's deadline stays (design 2.1)."""
     if sms.state is not State.IN_DOUBT:
         return None
-    taken = replace(sms, state=State.SUBMITTED, state_at=now)
-    return Outcome(taken) if sms.event_type == "sms.submitted" else _told(taken, "sms.submitted", now)
+    if sms.event_type == "sms.submitted":
+        return Outcome(replace(sms, state=State.SUBMITTED, state_at=now))
+    return _told(sms, "sms.submitted", now, state=State.SUBMITTED)
 
 
 def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | None:
@@ -210,8 +209,7 @@ def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | 
         return doubted(sms, REPORT_LOST if sms.state is State.SUBMITTED else ANSWER_LOST, now, terms)
     if in_list and now < (sms.expires_at or now) + terms.doubt_s:
         return Outcome(replace(sms, deadline_at=now + 60.0))
-    unknown = replace(sms, state=State.UNKNOWN, state_at=now, deadline_at=None)
-    return _told(unknown, "sms.unknown", now, reason=sms.reason)
+    return _told(sms, "sms.unknown", now, {"reason": sms.reason}, state=State.UNKNOWN, deadline_at=None)
 
 
 def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) -> Outcome:
@@ -220,8 +218,8 @@ def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) 
     if sms.state is State.SUBMITTED and (implied := sent_as(sms, now, at=None)):
         sms, before = implied.sms, implied.publications
     kind = "sms.delivered" if code == 0 else "sms.undelivered"
-    told = _told(sms, kind, now, **_some({"code": code, "reported_at": at}))
-    return replace(told, publications=before + told.publications)
+    told, event = tell(sms, kind, now, **_some({"code": code, "reported_at": at}))
+    return Outcome(told, (*before, event))
 
 
 def _correctable(sms: Sms) -> bool:
@@ -229,14 +227,15 @@ def _correctable(sms: Sms) -> bool:
 
 
 def _failed(sms: Sms, now: float, *, reason: str, code: int | None, text: str, certain: bool, **detail: Any) -> Outcome:
-    failed = replace(sms, state=State.FAILED, state_at=now, deadline_at=None, code=code, reason=reason, certain=certain)
     told = {"reason": reason, "code": code, "text": text or None, "certain": certain, **detail}
-    return _told(failed, "sms.failed", now, **_some(told))
+    changes = {"state": State.FAILED, "deadline_at": None, "code": code, "reason": reason, "certain": certain}
+    return _told(sms, "sms.failed", now, told, **changes)
 
 
-def _told(sms: Sms, kind: str, now: float, **detail: Any) -> Outcome:
-    told, publication = tell(sms, kind, now, **detail)
-    return Outcome(told.without_text() if told.state.final else told, (publication,))
+def _told(sms: Sms, kind: str, now: float, detail: dict[str, Any] | None = None, **changes: Any) -> Outcome:
+    """A change of state that is told."""
+    told, publication = tell(sms, kind, now, changes={**changes, "state_at": now}, **_some(detail or {}))
+    return Outcome(told, (publication,))
 
 
 def _some(detail: dict[str, Any]) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class Transaction:
         if admitted is None:
             return False
         told, publication = tell(admitted, kind, now, **detail)
-        self.save([told.without_text()])
+        self.save([told])
         self.publish([publication], now)
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bridge.models import Sms, State
+from bridge.models import Sms, State, to_json
 
 COLUMNS = (
     "app_id", "id", "fingerprint", "state", "state_at", "attempt", "tried", "sequence", "request", "route", "parent",
@@ -93,10 +93,10 @@ def row_of(sms: Sms) -> tuple[Any, ...]:
     """The tuple that SAVE_SMS takes."""
     return (
         sms.app_id, sms.id, sms.fingerprint, sms.state.value, sms.state_at, sms.attempt,
-        json.dumps(sms.tried) if sms.tried else None, sms.sequence, sms.request, sms.route, sms.parent, sms.recipient,
+        to_json(sms.tried) if sms.tried else None, sms.sequence, sms.request, sms.route, sms.parent, sms.recipient,
         sms.segments, sms.encoding, sms.expires_at, sms.deadline_at, sms.gateway, sms.port, sms.slot, sms.sim, sms.tid,
         sms.begun_at, sms.owner, sms.epoch, sms.code, sms.reason, sms.certain,
-        json.dumps(sms.detail, ensure_ascii=False) if sms.detail else None, sms.event_id, sms.event_type, sms.event_at,
+        to_json(sms.detail) if sms.detail else None, sms.event_id, sms.event_type, sms.event_at,
     )  # fmt: skip
 
 
