@@ -112,7 +112,7 @@ def read_send_request(body: bytes) -> SendRequest:
         first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         raise RequestInvalid("unreadable", f"the body is not JSON: {first['ctx']['error']}")
-    name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str"))) or None
+    name = str(first["loc"][0]) if first["loc"] else None
     message = (
         f"unknown field {name!r}" if first["type"] == "extra_forbidden" else f"{name or 'the body'}: {first['msg']}"
     )
