@@ -31,6 +31,7 @@ to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 MAX_RECIPIENTS = 1_000
 MAX_METADATA = 16
 MAX_RAW_BYTES = 16 * 1024
+MAX_VALIDITY_S = 2**31 - 1
 TIERS_S = (5, 60, 900)
 
 H_ATTEMPT, H_TRIED, H_EXPIRES_AT, H_PARENT = "x-attempt", "x-tried", "x-expires-at", "x-parent"
@@ -71,7 +72,9 @@ class SendRequest(BaseModel):
     spread: Literal["any", "each"] = Field("any", description="'each': one SMS from every named port.")
     sim: str | None = Field(None, min_length=1, description="The SIM that must send: its ICCID or own number.")
     expires_at: AwareDatetime | None = Field(None, description="Never sent after this moment.")
-    validity_s: int | None = Field(None, gt=0, description="Never sent later than this many seconds after timestamp.")
+    validity_s: int | None = Field(
+        None, gt=0, le=MAX_VALIDITY_S, description="Never sent later than this many seconds after timestamp."
+    )
     not_before: AwareDatetime | None = Field(None, description="Never sent before this moment; 30 days ahead at most.")
     encoding: Literal["auto", "gsm7", "ucs2"] = "auto"
     flash: bool = False
