@@ -23,6 +23,8 @@ from bridge.errors import RequestInvalid
 NAME_PATTERN = r"^[a-z0-9-]{1,40}$"
 """Names of routes and gateways: they stand in routing keys, queue names and metric labels."""
 
+_NAME = re.compile(NAME_PATTERN)
+
 ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CHILD_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/-]{1,160}")
 MAX_BODY_BYTES = 64 * 1024
@@ -619,10 +621,15 @@ def publication_of(
     copy_to: str | None = None,
     traceparent: str | None = None,
 ) -> Publication:
-    """Wrap an event's data for ``events``; the routing key always has five words (design 1.3)."""
+    """Wrap an event's data for ``events``; the routing key always has five words (design 1.3).
+
+    A route that is no name (a mistyped routing key may hold anything) stays in the data: as a word it could be several,
+    or make the key too long for the broker, and the event would never leave the outbox.
+    """
+    named = route if route and _NAME.fullmatch(route) else None
     event = CloudEvent(
         id=event_id,
-        source=source_of(gateway, port, route),
+        source=source_of(gateway, port, named),
         type=f"{data.kind}.v1",
         subject=subject,
         time=datetime.fromtimestamp(at, UTC),
@@ -632,7 +639,7 @@ def publication_of(
     )
     return Publication(
         "events",
-        f"{data.kind}.{route or '-'}.{gateway or '-'}.{port or '-'}",
+        f"{data.kind}.{named or '-'}.{gateway or '-'}.{port or '-'}",
         event.model_dump_json(exclude_none=True).encode(),
         content_type="application/cloudevents+json",
         message_id=event_id,
