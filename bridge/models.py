@@ -383,7 +383,7 @@ class SmsFailed(SmsData):
     """The SMS is not going out."""
 
     kind: ClassVar[str] = "sms.failed"
-    reason: str | None = Field(None, description="Ours: not_taken, not_sent, no_sim_left.")
+    reason: str | None = Field(None, description="Ours: not_taken, not_sent, not_sure, no_sim_left.")
     code: int | None = Field(None, description="The device's code.")
     text: str | None = Field(None, description="The device's wording.")
     operator_code: int | None = None
