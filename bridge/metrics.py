@@ -30,7 +30,7 @@ HANDED_BACK_REASONS = ("sim", "gateway")
 POST_OUTCOMES = ("answered", "not_reached", "silent", "garbled")
 CALLBACK_TYPES = ("status-report", "recv-sms", "port-status", "dev-status", "sent-sms", "unrecognised", "empty")
 CALLBACK_REFUSALS = ("403", "408", "413", "500", "503")
-DEAD_LETTER_REASONS = ("unreadable", "too_large", "missing_id", "unroutable", "delivery_limit", "poison")
+DEAD_LETTER_REASONS = ("unreadable", "too_large", "invalid", "missing_id", "unroutable", "delivery_limit", "poison")
 PUBLISH_FAILURES = ("timeout", "refused", "unroutable", "disconnected", "copy")
 
 LATENCIES_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)

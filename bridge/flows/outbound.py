@@ -90,6 +90,7 @@ class Lane:
     gateway: str | None
     consuming: bool = False
     look_at: float = 0.0
+    look_ends_at: float | None = None
 
 
 class Outbound:
@@ -128,6 +129,7 @@ class Outbound:
         self._news = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._bug: BaseException | None = None
         self._lanes = [
             *(Lane(f"send.{r.name}", settings.prefetch_of(r.name), r.name, None) for r in settings.routes),
             *(Lane(f"gateway.{g.name}", settings.prefetch_pinned(g.name), None, g.name) for g in settings.gateways),
@@ -217,7 +219,14 @@ class Outbound:
         """Run on a worker of our own: the edge's would be cancelled with its channel. Failures give back, later."""
         task = asyncio.create_task(self._guard(work, deliveries))
         self._workers.add(task)
-        task.add_done_callback(self._workers.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, worker: asyncio.Task[None]) -> None:
+        """A worker that died of a bug ends the loop, and so the process: the next start settles what it held."""
+        self._workers.discard(worker)
+        if not worker.cancelled() and (bug := worker.exception()) is not None:
+            self._bug = bug
+            self._news.set()
 
     async def _guard(self, work: Coroutine[Any, Any, None], deliveries: Sequence[Delivery]) -> None:
         try:
@@ -340,6 +349,8 @@ class Outbound:
         """Plan and hand over until cancelled."""
         while True:
             self._news.clear()
+            if self._bug is not None:
+                raise self._bug
             wake_at = None if self._is_paused() else self._plan()
             wait_s = TICK_S if wake_at is None else min(TICK_S, max(SOONEST_S, wake_at - self._clock.mono()))
             try:
@@ -589,22 +600,25 @@ class Outbound:
 
     async def _tend(self, lane: Lane) -> None:
         mono = self._clock.mono()
-        hold_s = self._settings.policy_of(lane.route).hold_s
         moment = self._planner.next_moment(lane.queue, mono)
-        capable = moment is not None and moment <= mono + hold_s
-        if capable and not lane.consuming:
-            self._consumers.consume(lane.queue, lane.prefetch, self.accept)
-            lane.consuming = True
+        capable = moment is not None and moment <= mono + self._settings.policy_of(lane.route).hold_s
+        looking = lane.look_ends_at is not None
+        if capable and (looking or not lane.consuming):
+            self._consume(lane)
+            lane.look_ends_at = None
             self._mark(lane, paused=False)
-        elif not capable and lane.consuming:
+        elif not capable and lane.consuming and mono >= (lane.look_ends_at or mono):
             await self._pause(lane)
-            lane.look_at = mono + LOOK_EVERY_S
-            self._mark(lane, paused=True)
-        elif not capable and mono >= lane.look_at:
-            self._consumers.consume(lane.queue, lane.prefetch, self.accept)
-            await asyncio.sleep(LOOK_S)
-            await self._pause(lane)
-            lane.look_at = self._clock.mono() + LOOK_EVERY_S
+            lane.look_at, lane.look_ends_at = mono + LOOK_EVERY_S, None
+            if not looking:
+                self._mark(lane, paused=True)
+        elif not capable and not lane.consuming and mono >= lane.look_at:
+            self._consume(lane)
+            lane.look_ends_at = mono + LOOK_S
+
+    def _consume(self, lane: Lane) -> None:
+        self._consumers.consume(lane.queue, lane.prefetch, self.accept)
+        lane.consuming = True
 
     async def _pause(self, lane: Lane) -> None:
         await self._consumers.stop_consuming(lane.queue)

@@ -292,6 +292,36 @@ class TestLanes:
             await world.outbound._tend(lane)
         assert "send.single" in world.consumed
 
+    async def test_a_paused_route_is_looked_at_every_minute_so_that_what_expired_is_told(self, world: World) -> None:
+        world.registered(1, st=0)
+        lane = next(lane for lane in world.outbound._lanes if lane.queue == "send.single")
+        seen = []
+        for _ in range(4):
+            await world.outbound._tend(lane)
+            seen.append("send.single" in world.consumed)
+            world.mono += 1
+        assert seen == [True, False, False, False]
+        world.mono += 60
+        await world.outbound._tend(lane)
+        assert "send.single" in world.consumed
+        late = await world.accept({"validity_s": 1}, key="send.single", timestamp=START - 5)
+        early = await world.accept({"id": "b"}, key="send.single")
+        world.mono += 1
+        await world.outbound._tend(lane)
+        assert (late.acks, early.given_back) == (1, 1)
+        assert await world.kinds() == ["sms.expired"]
+
+    async def test_a_worker_that_dies_of_a_bug_ends_the_loop(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def bug(_answer: object, _tids: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("bridge.ejoin.codes.of_answer", bug)
+        await world.accept()
+        with pytest.raises(ZeroDivisionError):
+            await world.outbound.run()
+
     async def test_a_stop_gives_back_what_was_not_begun(self, world: World) -> None:
         for number in (1, 2, 3):
             world.registered(number, st=0)
