@@ -631,7 +631,7 @@ def publication_of(
         id=event_id,
         source=source_of(gateway, port, named),
         type=f"{data.kind}.v1",
-        subject=subject,
+        subject=subject or None,
         time=datetime.fromtimestamp(at, UTC),
         sequence=None if sequence is None else f"{sequence:010d}",
         traceparent=traceparent,
