@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 import aio_pika
 import pytest
 
+from bridge.amqp.topology import Topology
+from bridge.models import TIERS_S
 from dev.broker import broker
 
 ROUTES = ("default", "otp", "bulk")
 GATEWAYS = ("gw1", "gw2")
-"""The names that tests give to routes and gateways; `prefix` sweeps exactly these afterwards."""
+"""The names that tests give to routes and gateways: what `prefix` sweeps afterwards."""
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +29,10 @@ async def prefix(amqp_url: str) -> AsyncIterator[str]:
     """A name of this test alone for `amqp.prefix`; its queues and exchanges are deleted afterwards."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
-    later = [f"later.{seconds}" for seconds in (5, 60, 900)]
-    queues = [f"send.{route}" for route in ROUTES] + [f"gateway.{gateway}" for gateway in GATEWAYS]
+    topology = Topology(name, ROUTES, GATEWAYS, tiers_s=(1, *TIERS_S))
     connection = await aio_pika.connect(amqp_url)
     async with connection, connection.channel() as channel:
-        for queue in (*queues, *later, "returned", "dead"):
-            await channel.queue_delete(f"{name}.{queue}")
-        for exchange in ("requests", "events", *later, "returned", "dead"):
-            await channel.exchange_delete(f"{name}.{exchange}")
+        for queue in topology.queues:
+            await channel.queue_delete(queue.name)
+        for exchange in topology.exchanges:
+            await channel.exchange_delete(exchange.name)

@@ -20,6 +20,10 @@ import aiormq.abc
 from bridge.amqp.wire import BROKEN, UNREADABLE
 from bridge.models import Delivery
 
+# RabbitMQ holds settlements back from a busy quorum queue, and forgets them with the channel: those deliveries come
+# again. There is no answer to wait for, so a channel is left alone for a moment before it is closed.
+SETTLED_S = 0.5
+
 
 class Settlement(NamedTuple):
     """One answer to the broker: for one delivery, or for all up to it that have none yet."""
@@ -37,6 +41,7 @@ class Settler:
         self._verdicts: dict[int, bool | None] = {}  # tag -> acked? In the broker's order; None: still in hand.
         self._marked: list[int] = []
         self._lost = False
+        self._wrote_at = -SETTLED_S
         self._news = asyncio.Event()
         self._written = asyncio.Event()
         self._empty = asyncio.Event()
@@ -64,8 +69,11 @@ class Settler:
         self._news.set()
 
     async def written(self) -> None:
-        """Wait until every verdict given so far is on its way to the broker, or the channel is gone."""
+        """Wait until the broker may be taken to have every verdict given so far, or the channel is gone."""
         await self._written.wait()
+        left_s = self._wrote_at + SETTLED_S - asyncio.get_running_loop().time()
+        if left_s > 0 and not self._lost:
+            await asyncio.sleep(left_s)
 
     async def empty(self) -> None:
         """Wait until every delivery is settled, or the channel is gone."""
@@ -78,6 +86,7 @@ class Settler:
                 await self._news.wait()
                 self._news.clear()
                 await self._write(self._due())
+                self._wrote_at = asyncio.get_running_loop().time()
                 if not self._marked:
                     self._written.set()
                 if not self._verdicts:

@@ -33,7 +33,8 @@ log = structlog.get_logger()
 ANSWER_WITHIN_S = 10.0
 LAST_WORDS_S = 2.0  # for verdicts that are on their way when the session is closed
 LOOK_EVERY_S = 10.0
-TAKEN_RETRY_S = 1.0
+TAKEN_RETRY_S = 0.25
+TAKEN_FOR_S = 1.0  # a shorter while it may be our own last consumer, which the broker has not let go of yet
 
 
 class Wish(NamedTuple):
@@ -63,7 +64,8 @@ class Link:
         self._draining: set[Consumer] = set()
         self._stuck: dict[Consumer, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.taken: set[str] = set()
+        self._taken_since: dict[str, float] = {}
+        self._warned: set[str] = set()
         self._leaving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.lost.add_done_callback(asyncio.Future.exception)  # read once, so that nobody need wait for it
@@ -73,6 +75,11 @@ class Link:
     def reading(self) -> list[str]:
         """The queues that are being read."""
         return sorted(self._consumers)
+
+    @property
+    def taken(self) -> list[str]:
+        """The queues that somebody else reads."""
+        return sorted(self._warned)
 
     async def stand(self, url: str, unheard: set[str], on_standing: Callable[[], None]) -> str:
         """Build it and keep it until it is lost; the reason.
@@ -185,7 +192,7 @@ class Link:
             for queue in list(self._wishes):
                 await self._fulfil(queue)
             with suppress(TimeoutError):
-                async with asyncio.timeout(TAKEN_RETRY_S if self.taken else None):
+                async with asyncio.timeout(TAKEN_RETRY_S if self._taken_since else None):
                     await self._wishes_changed.wait()
 
     async def _fulfil(self, queue: str) -> None:
@@ -211,17 +218,22 @@ class Link:
             return False  # the broker counts a cancelled consumer until its last delivery is settled
         answer = await self._looking.queue_declare(self._topology.name(queue), passive=True)
         if not answer.consumer_count:
-            self.taken.discard(queue)
+            self._forget_taken(queue)
             return False
-        if queue not in self.taken:
-            self.taken.add(queue)
+        now = asyncio.get_running_loop().time()
+        if now - self._taken_since.setdefault(queue, now) >= TAKEN_FOR_S and queue not in self._warned:
+            self._warned.add(queue)
             log.warning("queue.taken", queue=queue, hint="another bridge reads it; waiting until it no longer does")
         return True
+
+    def _forget_taken(self, queue: str) -> None:
+        self._taken_since.pop(queue, None)
+        self._warned.discard(queue)
 
     async def _stop(self, queue: str) -> None:
         async with self._changing, asyncio.timeout(ANSWER_WITHIN_S):
             if queue not in self._wishes:
-                self.taken.discard(queue)
+                self._forget_taken(queue)
                 if (consumer := self._consumers.get(queue)) is not None:
                     await self._retire(consumer)
 
@@ -233,6 +245,7 @@ class Link:
 
     async def _drain(self, consumer: Consumer) -> None:
         await consumer.settler.empty()
+        await consumer.settler.written()
         self._draining.discard(consumer)
         if not self.lost.done():
             await consumer.close()

@@ -67,7 +67,7 @@ class Session:
             "connected": self.connected,
             "trouble": None if self.connected else self._trouble,
             "reading": link.reading if link else [],
-            "read_by_another": sorted(link.taken) if link else [],
+            "read_by_another": link.taken if link else [],
         }
 
     # --- its life ---------------------------------------------------------------------------------------------------

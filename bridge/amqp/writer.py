@@ -42,7 +42,7 @@ answers, so that it is right even where the wait is cut short."""
 
 
 async def write_each(channel: Channel, messages: Sequence[Outgoing], outcomes: Outcomes) -> None:
-    """A Write that leaves everything to aiormq: a write and a future per message."""
+    """A Write that leaves everything to aiormq: a write and an asyncio.Task per message."""
 
     async def one(index: int, message: Outgoing) -> None:
         try:
@@ -57,7 +57,15 @@ async def write_each(channel: Channel, messages: Sequence[Outgoing], outcomes: O
         except Exception as error:  # noqa: BLE001  - whatever it is, it is what became of this message
             outcomes[index] = error
 
-    await asyncio.gather(*(one(index, message) for index, message in enumerate(messages)))
+    # Cut short, they go on without us: aiormq closes the channel where it returns a message that nobody waits for.
+    tasks = {asyncio.create_task(one(index, message)) for index, message in enumerate(messages)}
+    _unanswered.update(tasks)
+    for task in tasks:
+        task.add_done_callback(_unanswered.discard)
+    await asyncio.wait(tasks)
+
+
+_unanswered: set[asyncio.Task[None]] = set()
 
 
 class Batch:

@@ -1,0 +1,298 @@
+"""The session: lost and built anew, whole, without losing or doubling anybody's wish."""
+
+import asyncio
+from pathlib import Path
+
+import aio_pika
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bridge.amqp import link
+from bridge.amqp.topology import Topology
+from bridge.errors import TopologyMismatch
+from bridge.metrics import Metrics
+from bridge.models import Publication
+
+
+def request(number: int = 0) -> Publication:
+    return Publication("requests", "send.otp", b"%d" % number, message_id=f"r{number}")
+
+
+def sessions_built(metrics) -> float:
+    return metrics.sessions_total._value.get()
+
+
+def restarts(metrics) -> float:
+    return metrics.consumer_restarts_total._value.get()
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_it_says_how_it_stands(sessions, metrics, until):
+    session = await sessions.start(url="amqp://guest:secret@127.0.0.1:1/", connected=False)
+    await until(lambda: "127.0.0.1" in session.describe()["trouble"])
+    assert "secret" not in str(session.describe())
+    assert not session.connected
+    assert metrics.broker_connected._value.get() == 0
+    other = await sessions.start()
+    other.consume("send.otp", 5, lambda delivery: delivery.ack())
+    await until(lambda: other.describe()["reading"])
+    assert other.describe() == {"connected": True, "trouble": None, "reading": ["send.otp"], "read_by_another": []}
+    assert metrics.broker_connected._value.get() == 1
+
+
+async def test_a_list_of_urls_is_tried_in_turn(sessions, amqp_url):
+    session = await sessions.start(url=["amqp://guest:guest@127.0.0.1:1/", amqp_url])
+    await session.publish(request())
+
+
+async def test_a_broker_out_of_reach_is_logged_once_and_waited_for(sessions, cable, capsys, until):
+    cable.refuses = True
+    session = await sessions.start(url=cable.url, connected=False)
+    await until(lambda: cable.accepted >= 4)
+    cable.refuses = False
+    async with asyncio.timeout(5):
+        await session.wait_connected()
+    told = capsys.readouterr().out
+    assert (told.count("broker.unreachable"), told.count("broker.connected")) == (1, 1)
+
+
+async def test_a_wrong_password_is_waited_for_like_any_trouble(sessions, amqp_url, until):
+    session = await sessions.start(url=amqp_url.replace("guest:guest@", "guest:wrong@"), connected=False)
+    await until(lambda: "ACCESS_REFUSED" in session.describe()["trouble"])
+
+
+async def test_a_topology_that_differs_ends_the_first_start(sessions, topology, world):
+    await world.declare_queue(topology.name("send.otp"), durable=True)
+    session = await sessions.start(connected=False)
+    with pytest.raises(TopologyMismatch, match=r"send\.otp.* exists with another"):
+        await sessions.lives.pop(session)
+
+
+async def test_a_topology_that_differs_later_is_told_and_waited_for(sessions, cable, topology, world, until):
+    session = await sessions.start(url=cable.url)
+    await world.queue_delete(topology.name("send.otp"))
+    await world.declare_queue(topology.name("send.otp"), durable=True)
+    cable.cut()
+    await until(lambda: "exists with another" in (session.describe()["trouble"] or ""))
+    await world.queue_delete(topology.name("send.otp"))
+    await until(lambda: session.connected)
+
+
+async def test_nothing_is_declared_where_that_is_not_wished(sessions, topology, world):
+    session = await sessions.start(declare=False)
+    assert session.connected
+    with pytest.raises(aio_pika.exceptions.ChannelNotFoundEntity):
+        await world.declare_queue(topology.name("dead"), passive=True)
+
+
+async def test_a_cut_connection_is_built_anew_and_reads_on(sessions, cable, metrics, until):
+    session = await sessions.start(url=cable.url)
+    taken = []
+    session.consume("send.otp", 5, taken.append)
+    await session.publish_many([request(number) for number in range(3)])
+    await until(lambda: len(taken) == 3)
+    cable.cut()
+    await until(lambda: sessions_built(metrics) == 2)
+    await session.publish(request(3))
+    await until(lambda: len(taken) == 7)
+    taken[0].ack()
+    taken[1].give_back()
+    assert [delivery.body for delivery in taken] == [b"0", b"1", b"2", b"0", b"1", b"2", b"3"]
+    assert [delivery.delivery_count for delivery in taken] == [0, 0, 0, 1, 1, 1, 0]
+    for delivery in taken[3:]:
+        delivery.ack()
+    assert metrics.broker_connected._value.get() == 1
+
+
+async def test_a_channel_that_the_broker_closes_ends_the_whole_session(sessions, metrics, until):
+    session = await sessions.start()
+    taken = []
+    session.consume("send.otp", 5, taken.append)
+    await until(lambda: session.describe()["reading"])
+    await session._link._consumers["send.otp"].channel.basic_ack(99)
+    await until(lambda: sessions_built(metrics) == 2)
+    await session.publish(request())
+    await until(lambda: taken)
+    taken[0].ack()
+
+
+async def test_a_deleted_queue_is_declared_again_and_read_again(sessions, metrics, topology, world, until):
+    session = await sessions.start()
+    taken = []
+    session.consume("send.otp", 5, taken.append)
+    await until(lambda: session.describe()["reading"])
+    await world.queue_delete(topology.name("send.otp"))
+    await until(lambda: sessions_built(metrics) == 2)
+    await session.publish(request())
+    await until(lambda: taken)
+    taken[0].ack()
+    assert restarts(metrics) >= 1
+
+
+async def test_a_consumer_that_the_broker_does_not_know_is_found_and_restarted(sessions, metrics, monkeypatch, until):
+    monkeypatch.setattr(link, "LOOK_EVERY_S", 0.05)
+    session = await sessions.start()
+    taken = []
+    session.consume("send.otp", 5, taken.append)
+    await until(lambda: session.describe()["reading"])
+    consumer = session._link._consumers["send.otp"]
+    await consumer.channel.basic_cancel(consumer._consumer_tag)  # behind the session's back
+    await session.publish(request())
+    await until(lambda: taken)
+    taken[0].ack()
+    assert restarts(metrics) >= 1
+
+
+async def test_a_consumer_that_hears_nothing_while_messages_lie_ready_is_restarted(
+    sessions, metrics, monkeypatch, until
+):
+    monkeypatch.setattr(link, "LOOK_EVERY_S", 0.05)
+    session = await sessions.start()
+    taken = []
+    session.consume("send.otp", 2, taken.append)
+    await until(lambda: session.describe()["reading"])
+    session._link._consumers["send.otp"].channel.consumers.clear()  # deliveries reach nobody
+    await session.publish_many([request(number) for number in range(5)])
+    await until(lambda: len(taken) == 2)
+    assert restarts(metrics) == 1
+    for delivery in taken:
+        delivery.ack()
+
+
+async def test_a_quiet_queue_and_a_full_hand_are_no_trouble(sessions, metrics, monkeypatch, until):
+    monkeypatch.setattr(link, "LOOK_EVERY_S", 0.02)
+    session = await sessions.start()
+    taken = []
+    session.consume("send.otp", 2, taken.append)
+    session.consume("send.bulk", 2, taken.append)
+    await session.publish_many([request(number) for number in range(5)])
+    await until(lambda: len(taken) == 2)
+    await asyncio.sleep(0.3)
+    assert (restarts(metrics), sessions_built(metrics)) == (0, 1)
+
+
+async def test_a_queue_that_another_bridge_reads_is_left_alone_until_it_lets_go(sessions, until):
+    first, second = await sessions.start(), await sessions.start()
+    ours, theirs = [], []
+    first.consume("send.otp", 5, theirs.append)
+    await until(lambda: first.describe()["reading"])
+    second.consume("send.otp", 5, ours.append)
+    second.consume("send.bulk", 5, ours.append)
+    await until(lambda: second.describe()["read_by_another"] == ["send.otp"])
+    assert second.describe()["reading"] == ["send.bulk"]
+    await first.publish(request())
+    await until(lambda: theirs)
+    assert not ours
+    await sessions.stop(first)
+    await until(lambda: ours)
+    assert second.describe()["read_by_another"] == []
+
+
+async def test_our_own_dead_connection_is_waited_for_before_reading_again(sessions, cable, metrics, until):
+    session = await sessions.start(url=cable.url)
+    taken = []
+    session.consume("send.otp", 5, taken.append)
+    await session.publish(request())
+    await until(lambda: taken)
+    cable.pull()
+    await until(lambda: session.describe()["read_by_another"] == ["send.otp"])
+    assert len(taken) == 1
+    cable.let_go()
+    await until(lambda: len(taken) == 2)
+    taken[1].ack()
+
+
+async def test_a_wish_given_up_while_another_bridge_reads_is_forgotten(sessions, until):
+    first, second = await sessions.start(), await sessions.start()
+    first.consume("send.otp", 5, lambda delivery: delivery.ack())
+    await until(lambda: first.describe()["reading"])
+    second.consume("send.otp", 5, lambda delivery: delivery.ack())
+    await until(lambda: second.describe()["read_by_another"])
+    await second.stop_consuming("send.otp")
+    assert second.describe()["read_by_another"] == []
+    await sessions.stop(first)
+    await asyncio.sleep(0.1)
+    assert second.describe()["reading"] == []
+
+
+async def test_a_wish_given_up_while_disconnected_stays_given_up(sessions, cable, metrics, until):
+    session = await sessions.start(url=cable.url)
+    session.consume("send.otp", 5, lambda delivery: delivery.ack())
+    await until(lambda: session.describe()["reading"])
+    cable.refuses = True
+    cable.cut()
+    await until(lambda: not session.connected)
+    await session.stop_consuming("send.otp")
+    cable.refuses = False
+    await until(lambda: session.connected)
+    await asyncio.sleep(0.1)
+    assert session.describe()["reading"] == []
+
+
+async def test_a_queue_of_nobodys_is_refused_by_name(sessions):
+    session = await sessions.start()
+    with pytest.raises(ValueError, match=r"send\.oops"):
+        session.consume("send.oops", 5, lambda delivery: delivery.ack())
+
+
+async def test_whoever_fails_over_a_delivery_ends_the_session_with_its_error(sessions):
+    session = await sessions.start()
+
+    def fail(_):
+        raise LookupError("a bug")
+
+    session.consume("send.otp", 5, fail)
+    await session.publish(request())
+    with pytest.raises(LookupError, match="a bug"):
+        await asyncio.wait_for(sessions.lives.pop(session), 5)
+    assert not session.connected
+
+
+async def test_the_messages_of_a_retired_route_are_counted(sessions, metrics, topology, monkeypatch, until):
+    monkeypatch.setattr(link, "LOOK_EVERY_S", 0.02)
+    session = await sessions.start()
+    await session.publish_many([request(number) for number in range(3)])
+    await sessions.stop(session)
+    later = Metrics(CollectorRegistry())
+    without = Topology(
+        topology.prefix, ("bulk",), ("gw1",), retired=("send.otp", "send.never"), tiers_s=topology.tiers_s
+    )
+    await sessions.start(topology=without, metrics=later)
+    await until(lambda: later.orphaned_messages.labels("send.otp")._value.get() == 3)
+    assert later.orphaned_messages.labels("send.never")._value.get() == 0
+    assert sessions_built(later) == 1
+
+
+async def test_it_can_be_cancelled_at_any_moment(sessions, amqp_url):
+    for pause_s in (0, 0.001, 0.003, 0.01, 0.03):
+        session = await sessions.start(connected=False)
+        session.consume("send.otp", 5, lambda delivery: delivery.ack())
+        await asyncio.sleep(pause_s)
+        life = sessions.lives.pop(session)
+        life.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await life
+        await session.close()
+        assert not session.connected
+
+
+async def test_twenty_losses_leave_no_task_and_no_descriptor(sessions, cable, metrics, until):
+    session = await sessions.start(url=cable.url)
+    taken = []
+    session.consume("send.otp", 5, taken.append)
+
+    async def lose_and_recover(times: int) -> tuple[int, int]:
+        for _ in range(times):
+            built = sessions_built(metrics)
+            cable.cut()
+            await until(lambda built=built: sessions_built(metrics) > built and session.describe()["reading"])
+            await session.publish(request())
+        await asyncio.sleep(0.1)
+        return len(asyncio.all_tasks()), open_descriptors()
+
+    before = await lose_and_recover(3)
+    after = await lose_and_recover(20)
+    assert after == before
