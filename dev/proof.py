@@ -241,11 +241,13 @@ def holds(name: str, told: Mapping[str, Any]) -> bool:
 async def main() -> int:
     """Run what was asked for; exit code 1 where a promise does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("runs", nargs="*", choices=[[], *RUNS], default=list(RUNS))
+    parser.add_argument("runs", nargs="*", metavar="run", help=f"any of {', '.join(RUNS)}; all where none is named")
     parser.add_argument("--small", action="store_true", help="a slice of each, as the tests run it")
     chosen = parser.parse_args()
+    if unknown := set(chosen.runs) - set(RUNS):
+        parser.error(f"there is no run {', '.join(sorted(unknown))}")
     result = {}
-    for name in chosen.runs:
+    for name in chosen.runs or RUNS:
         say(f"{name}: starting")
         result[name] = await RUNS[name](small=chosen.small)
         say(f"{name}: {'holds' if holds(name, result[name]) else 'DOES NOT HOLD'}")
