@@ -34,7 +34,7 @@ async def main(amqp: str, prefix: str, port: int, prefetch: int, ports: int, dat
         db.execute(statement, values)
         db.commit()
 
-    async def tell(kind: str, request: dict, gateway: str, modem: str) -> None:
+    async def tell(kind: str, request: dict[str, str], gateway: str, modem: str) -> None:
         data = {"to": request["to"], "route": "default", "gateway": gateway, "port": modem, "segments": 1}
         event = {"specversion": "1.0", "id": f"{request['id']}/{kind}", "type": f"{kind}.v1", "data": data}
         event |= {"source": f"/gateways/{gateway}/ports/{modem}", "subject": request["id"]}

@@ -90,8 +90,8 @@ async def naive(url: str, count: int, prefetch: int) -> Figures:
     """The naive whole job of ``naive.py``."""
     async with bench_stage(url) as play:
         channel = await play.channel()
-        arguments = {"x-queue-type": "quorum"}
-        queue = await channel.declare_queue(f"{play.prefix}.requests", durable=True, arguments=arguments)
+        kind = {"x-queue-type": "quorum"}
+        queue = await channel.declare_queue(f"{play.prefix}.requests", durable=True, arguments={**kind})
         await channel.declare_exchange(f"{play.prefix}.events", "topic", durable=True)
         meter = Meter(count)
         await play.watch(meter.note, "sms.#")

@@ -231,9 +231,9 @@ def holds(name: str, told: Mapping[str, Any]) -> bool:
     match name:
         case "flow":
             whole = told["requests"] == told["final"] == told["on_air_once"]
-            return whole and told["ledger_agrees"] and told["rss_mb"][1] <= 1.2 * told["rss_mb"][0]
+            return bool(whole and told["ledger_agrees"] and told["rss_mb"][1] <= 1.2 * told["rss_mb"][0])
         case "pace":
-            return told["windows_exceeded"] == 0 and told["handed_over"] >= 0.97 * told["allowed"]
+            return bool(told["windows_exceeded"] == 0 and told["handed_over"] >= 0.97 * told["allowed"])
         case _:
             return told["final"] == told["requests"] and not told["on_air_twice"] and not told["unknown_unexplained"]
 

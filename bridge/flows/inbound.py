@@ -73,8 +73,10 @@ class Absorbed:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What folding a callback needs to know: the fleet, the repeat window, a route's ``terms_of`` deadlines and
-    retries, and whether an SMS ``has_elsewhere`` another SIM left."""
+    """What folding a callback needs to know.
+
+    ``terms_of(route)`` gives its deadlines and retries, ``has_elsewhere(sms)`` whether another SIM is left for it.
+    """
 
     fleet: Fleet
     repeat_window_s: float
@@ -141,7 +143,7 @@ class Inbound:
         return changes
 
     def _gauge(self, gateway: str, status: PortStatus) -> None:
-        if not status.active or not status.port.number in self._fleet.gateways[gateway].ports:
+        if not status.active or status.port.number not in self._fleet.gateways[gateway].ports:
             return
         labels = (gateway, str(status.port.number))
         self._metrics.port_state.labels(*labels).set(-1 if status.st is None else status.st)
@@ -233,7 +235,7 @@ class _Push:
             return
         terms = self._known.terms_of(sms.route)
         elsewhere = report.failed > 0 and self._known.has_elsewhere(sms)
-        self._settle(tx, done, sms, outcomes.reported(sms, report, self.now, terms, elsewhere=elsewhere))
+        self._settle(done, sms, outcomes.reported(sms, report, self.now, terms, elsewhere=elsewhere))
 
     def _report_of_past(self, tx: Transaction, done: Absorbed, report: SmsReport) -> None:
         """`sent` for an attempt that was handed back: the SMS is sent, whatever its next attempt does."""
@@ -246,9 +248,9 @@ class _Push:
             return
         if sms.state is State.HANDED_BACK:
             known = replace(sms, gateway=self._gateway, port=past.port, slot=past.slot, sim=past.sim, tid=report.tid)
-            self._settle(tx, done, known, outcomes.sent_as(known, self.now, at=row.at))
+            self._settle(done, known, outcomes.sent_as(known, self.now, at=row.at))
         elif sms.attempt > past.attempt and sms.state.open:
-            self._settle(tx, done, sms, outcomes.sent_as(sms, self.now, at=row.at, possible_duplicate=True))
+            self._settle(done, sms, outcomes.sent_as(sms, self.now, at=row.at, possible_duplicate=True))
             done.duplicates.append(sms)
 
     def _sent_sms(self, tx: Transaction, done: Absorbed, fact: SentSms) -> None:
@@ -257,7 +259,7 @@ class _Push:
         ours = sms is not None and fact.source in {None, codes.SOURCE_HTTP}
         if sms is not None and ours and matching.same_number(fact.recipient, sms.recipient):
             if fact.code == 0:
-                self._settle(tx, done, sms, outcomes.sent_as(sms, self.now, at=fact.at))
+                self._settle(done, sms, outcomes.sent_as(sms, self.now, at=fact.at))
             return
         port, sim = self._place(fact.port.number if fact.port else None)
         data = SmsObserved(
@@ -275,7 +277,7 @@ class _Push:
             tx, data, f"observed/{self._gateway}/{port or '-'}/{fact.tid or '-'}/{stamp}/{fact.recipient}", port
         )
 
-    def _settle(self, tx: Transaction, done: Absorbed, sms: Sms, outcome: outcomes.Outcome | None) -> None:
+    def _settle(self, done: Absorbed, sms: Sms, outcome: outcomes.Outcome | None) -> None:
         if outcome is None:
             done.repeats += 1
             return
@@ -337,7 +339,7 @@ class _Push:
         self._note_report(tx, key, report, sim, body_hash)
         if sms is not None:
             outcome = outcomes.delivery_reported(sms, report.code, report.at, self.now)
-            self._settle(tx, done, sms, outcome)
+            self._settle(done, sms, outcome)
             tx.note_report(sms, -1 if report.code is None else report.code)
             return
         done.unmatched += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bridge.ejoin.facts import ListedTask
 from bridge.errors import GatewayNotReached, GatewaySilent
 from bridge.models import State
@@ -97,19 +99,14 @@ class TestTakeOver:
         await world.accept({"id": "held"}, key="send.single")
         begun = await world.sms("held")
         assert begun is not None
-        await world.ledger.write(lambda tx: tx.save([_submitting(begun)]))
+        crashed = replace(begun, id="crashed", state=State.SUBMITTING, tid=1)
+        await world.ledger.write(lambda tx: tx.save([crashed]))
         world.fleet.port("gw1", 1).queued = 0
         await world.patrol.take_over()
-        crashed = await world.sms("crashed")
-        assert crashed is not None and (crashed.state, crashed.reason) == (State.IN_DOUBT, "restart")
-        assert crashed.deadline_at == world.wall + 900
+        found = await world.sms("crashed")
+        assert found is not None and (found.state, found.reason) == (State.IN_DOUBT, "restart")
+        assert found.deadline_at == world.wall + 900
         assert world.fleet.port("gw1", 1).queued == 1
-
-
-def _submitting(sms: object) -> object:
-    from dataclasses import replace
-
-    return replace(sms, id="crashed", state=State.SUBMITTING, tid=1)  # type: ignore[type-var]
 
 
 async def test_a_copy_that_never_came_back_is_ended_by_the_gate(world: World) -> None:
