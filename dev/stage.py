@@ -184,7 +184,9 @@ async def stage(
     """Set the stage: broker and simulator run, the bridge is configured (``config`` may change it) but not started."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ejoin-stage-")))
-        url: str = amqp_url or await asyncio.to_thread(stack.enter_context, broker())
+        url = amqp_url
+        if url is None:
+            url = await asyncio.to_thread(stack.enter_context, broker())
         async with _simulator(gateways, ports, radio_s, simulate) as told:
             settings = _settings(url, told, ports)
             config(settings)
