@@ -23,7 +23,7 @@ LIBRARY_LEVELS = {
     "httpx": logging.WARNING,  # INFO prints each URL, and a device's URL holds user and password
     "httpcore": logging.WARNING,
     "aio_pika": logging.WARNING,
-    "aiormq": logging.WARNING,  # DEBUG would format every frame
+    "aiormq": logging.CRITICAL + 1,  # off: it prints whole messages; the session tells every loss itself
     "alembic": logging.WARNING,
     "uvicorn": logging.WARNING,
     "uvicorn.access": logging.CRITICAL + 1,  # off: the callback's path holds its token

@@ -98,7 +98,7 @@ def test_libraries_take_the_same_way_out(lines, form):
     [
         ("httpx", "info"),
         ("httpcore.connection", "debug"),
-        ("aiormq.connection", "debug"),
+        ("aiormq.channel", "critical"),
         ("aio_pika.robust_connection", "info"),
         ("alembic.runtime.migration", "info"),
         ("uvicorn.error", "info"),
