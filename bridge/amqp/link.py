@@ -315,4 +315,6 @@ async def _confirming(connection: aiormq.Connection) -> Channel:
 def explain(error: BaseException) -> str:
     """What broke, for people; never the URL, which holds the password."""
     kind, text = type(error).__name__, str(error)
+    if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+        text += " (`ejoin-bridge topology` prints the permissions that the user needs)"
     return f"{kind}: {text}" if text else kind

@@ -71,16 +71,31 @@ _unanswered: set[asyncio.Task[None]] = set()
 class Batch:
     """What the broker has said so far of messages that were written together."""
 
-    def __init__(self, outcomes: Outcomes, size: int) -> None:
+    def __init__(self, channel: Channel, outcomes: Outcomes) -> None:
+        self._channel = channel
         self._outcomes = outcomes
-        self._open = size
+        self._open = 0
+        self._tags: dict[str, int] = {}
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    def add(self, index: int, message_id: str) -> None:
+        """The message was written next on the channel: tell aiormq where its answer goes."""
+        self._channel.delivery_tag += 1
+        tag = self._channel.delivery_tag
+        self._channel.confirmations[tag] = Confirmation(self, index)  # type: ignore[assignment]
+        self._channel.message_id_delivery_tag[message_id] = self._tags[message_id] = tag
+        self._open += 1
+
     def answer(self, index: int, error: Exception | None) -> None:
-        """The broker's answer to one message."""
+        """The broker's answer to one message, even when nobody waits for it any more."""
         self._outcomes[index] = error
         self._open -= 1
-        if self._open == 0 and not self.done.done():
+        if self._open:
+            return
+        for message_id, tag in self._tags.items():
+            if self._channel.message_id_delivery_tag.get(message_id) == tag:
+                del self._channel.message_id_delivery_tag[message_id]
+        if not self.done.done():
             self.done.set_result(None)
 
 
@@ -115,25 +130,16 @@ async def write_together(channel: Channel, messages: Sequence[Outgoing], outcome
     frames, written = _marshal(channel, messages, outcomes)
     if not written:
         return
-    batch = Batch(outcomes, len(written))
+    batch = Batch(channel, outcomes)
     # This future only makes the writer wait for a slow socket before it takes the next batch; nobody awaits it.
     drained = asyncio.get_running_loop().create_future()
     async with channel.lock:
-        # Tags are given by the broker in the order of writing: nothing may come between `put` and the table. Cut
-        # short inside `put`, nothing was written and no tag is used up.
+        # The broker counts tags in the order of writing: nothing may come between `put` and aiormq's table. Cut short
+        # inside `put`, nothing was written and no tag is used up.
         await channel.write_queue.put(aiormq.abc.ChannelFrame(frames, should_close=False, drain_future=drained))
-        ids = {}
         for index in written:
-            channel.delivery_tag += 1
-            channel.confirmations[channel.delivery_tag] = Confirmation(batch, index)  # type: ignore[assignment]
-            ids[str(messages[index].properties.message_id)] = channel.delivery_tag
-        channel.message_id_delivery_tag.update(ids)
-    try:
-        await batch.done
-    finally:
-        for message_id, tag in ids.items():
-            if channel.message_id_delivery_tag.get(message_id) == tag:
-                del channel.message_id_delivery_tag[message_id]
+            batch.add(index, str(messages[index].properties.message_id))
+    await batch.done
 
 
 def _marshal(channel: Channel, messages: Sequence[Outgoing], outcomes: Outcomes) -> tuple[bytes, list[int]]:
