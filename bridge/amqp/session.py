@@ -47,6 +47,7 @@ class Session:
         self._up = asyncio.Event()
         self._trouble = "not connected yet"
         self._stood = False
+        self._running: asyncio.Task[Any] | None = None
         self._closing = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
@@ -79,6 +80,7 @@ class Session:
         consumer's `on_delivery` raised: both need a person.
         """
         self._ended.clear()
+        self._running = asyncio.current_task()
         now = asyncio.get_running_loop().time
         wait_s = BACK_OFF_S[0]
         try:
@@ -87,14 +89,19 @@ class Session:
                 await self._try_each_url()
                 await self._pause(random.uniform(0.5, 1.0) * wait_s)  # noqa: S311  - jitter is no secret
                 wait_s = BACK_OFF_S[0] if now() - began > STEADY_S else min(2 * wait_s, BACK_OFF_S[1])
+        except asyncio.CancelledError:
+            if not self._closing.is_set():
+                raise
         finally:
             self._ended.set()
 
     async def close(self) -> None:
         """End `run`, after what is settled already has been written; nothing where it has ended."""
         self._closing.set()
-        if self._link is not None:
+        if self.connected and self._link is not None:
             self._link.leave()
+        elif self._running is not None:
+            self._running.cancel()  # whatever it waits for has no farewell to take
         await self._ended.wait()
 
     async def _pause(self, wait_s: float) -> None:

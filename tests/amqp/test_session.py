@@ -279,6 +279,16 @@ async def test_it_can_be_cancelled_at_any_moment(sessions, amqp_url):
         assert not session.connected
 
 
+async def test_it_can_be_closed_while_the_broker_does_not_answer(sessions, cable, until):
+    cable.flows.clear()
+    session = await sessions.start(url=cable.url, connected=False)
+    await until(lambda: cable.accepted)
+    async with asyncio.timeout(1):
+        await sessions.stop(session)
+    await session.close()
+    assert not session.connected
+
+
 async def test_twenty_losses_leave_no_task_and_no_descriptor(sessions, cable, metrics, until):
     session = await sessions.start(url=cable.url)
     taken = []

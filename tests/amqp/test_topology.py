@@ -236,7 +236,7 @@ async def test_what_returned_gives_up_is_kept_among_the_dead(declared, world):
 async def test_a_retired_route_gets_nothing_new_and_keeps_its_backlog(declared, amqp_url, world):
     await put(world, f"{declared.prefix}.requests", "send.bulk", b"old")
     retired = Topology(
-        declared.prefix, ("otp",), ("gw1",), retired=("send.bulk", "gateway.never"), tiers_s=(1, 60, 900)
+        declared.prefix, ("otp",), ("gw1",), retired=("send.bulk", "gateway.never"), tiers_s=declared.tiers_s
     )
     await sessions_room.declare(AmqpSettings(url=amqp_url), retired)
     await put(world, f"{declared.prefix}.requests", "send.bulk", b"new")
