@@ -260,12 +260,12 @@ class Outbound:
                 copy_to=delivery.reply_to,
             )
             await self._ledger.write(lambda tx: tx.publish([event], now))
-            log.info("sms.rejected", request_id=None, route=route, **detail)
+            log.info("sms.rejected", request_id=None, route=route, reason=error.reason, field=error.field)
         else:
             refused = row or _unread(delivery, key, route, now)
             told = {name: value for name, value in detail.items() if value is not None}
             if await self._ledger.write(lambda tx: tx.refuse(refused, "sms.rejected", now, **told)):
-                log.info("sms.rejected", request_id=str(key), route=route, **told)
+                log.info("sms.rejected", request_id=str(key), route=route, reason=error.reason, field=error.field)
         delivery.ack()
         self._wake_relay()
 
