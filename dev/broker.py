@@ -24,6 +24,7 @@ from pathlib import Path
 
 READY_WITHIN_S = 90.0
 STOP_WITHIN_S = 15.0
+ATTEMPTS = 3
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 
 # The wrapper in /usr/sbin insists on root or the rabbitmq user; the script behind it does not.
@@ -45,6 +46,10 @@ log.file.level = warning
 
 class BrokerMissing(Exception):
     """RabbitMQ is not installed or did not start; the message says what to run, or what RabbitMQ wrote."""
+
+
+class PortTaken(Exception):
+    """Somebody took a port between our finding it free and RabbitMQ's using it."""
 
 
 @contextlib.contextmanager
@@ -113,6 +118,7 @@ class Node:
         cookie.chmod(0o400)
         self._environment = environment(folder, distribution_port, epmd_port)
         self._name_server = self._spawn(epmd, "-port", str(epmd_port), "-address", "127.0.0.1")
+        self._wait_for_name_server(epmd_port)  # without it Erlang would start one of its own, which nobody stops
         self.server = self._spawn(server)
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
@@ -127,10 +133,22 @@ class Node:
                 start_new_session=True,
             )
 
+    def _wait_for_name_server(self, port: int) -> None:
+        deadline = time.monotonic() + STOP_WITHIN_S
+        while self._name_server.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+            time.sleep(0.02)
+        self._name_server.kill()
+        self._name_server.wait()
+        raise PortTaken(f"the Erlang name server did not start:\n{self._last_words()}")
+
     def answers(self) -> bool:
-        """Whether the node speaks AMQP by now; raises BrokerMissing where it has ended instead."""
+        """Whether the node speaks AMQP by now; raises BrokerMissing or PortTaken where it has ended instead."""
         if self.server.poll() is not None:
-            raise BrokerMissing(f"RabbitMQ ended with {self.server.returncode}:\n{self._last_words()}")
+            told = self._last_words()
+            reason = PortTaken if "eaddrinuse" in told else BrokerMissing
+            raise reason(f"RabbitMQ ended with {self.server.returncode}:\n{told}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=5) as client:
             client.sendall(PROTOCOL_HEADER)
             return bool(client.recv(1))
@@ -190,25 +208,35 @@ def main() -> int:
     """Run one node until the end is asked for."""
     stop = StopRequest()
     with tempfile.TemporaryDirectory(prefix="ejoin-broker-", ignore_cleanup_errors=True) as folder:
-        try:
-            node = Node(Path(folder))
-        except BrokerMissing as error:
-            print(error, file=sys.stderr)
-            return 1
-        try:
-            if run(node, stop):
-                print(json.dumps({"url": node.url, "pid": node.server.pid, "folder": folder}), flush=True)
-                while not stop.wait(None):
-                    pass
-        except BrokerMissing as error:
-            print(error, file=sys.stderr)
-            return 1
-        finally:
-            node.stop()
-    return 0
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                serve(Path(folder) / str(attempt), stop)
+            except PortTaken as error:
+                if attempt == ATTEMPTS:
+                    print(error, file=sys.stderr)
+                    return 1
+            except BrokerMissing as error:
+                print(error, file=sys.stderr)
+                return 1
+            else:
+                return 0
+    return 1
 
 
-def run(node: Node, stop: StopRequest) -> bool:
+def serve(folder: Path, stop: StopRequest) -> None:
+    """Start a node, say where it is, stop it when asked to."""
+    folder.mkdir()
+    node = Node(folder)
+    try:
+        if is_ready(node, stop):
+            print(json.dumps({"url": node.url, "pid": node.server.pid, "folder": str(folder)}), flush=True)
+            while not stop.wait(None):
+                pass
+    finally:
+        node.stop()
+
+
+def is_ready(node: Node, stop: StopRequest) -> bool:
     """Wait until the node is ready; False where the end was asked for before that."""
     deadline = time.monotonic() + READY_WITHIN_S
     while not node.answers():

@@ -7,11 +7,17 @@ import aio_pika
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bridge.amqp import link
+from bridge.amqp import consumer, link
 from bridge.amqp.topology import Topology
 from bridge.errors import TopologyMismatch
 from bridge.metrics import Metrics
 from bridge.models import Publication
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+    """Whether the last verdict arrives is no matter here."""
+    monkeypatch.setattr(consumer, "SETTLED_S", 0.0)
 
 
 def request(number: int = 0) -> Publication:
