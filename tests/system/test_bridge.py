@@ -181,6 +181,26 @@ async def test_the_bridge_is_ready_without_a_broker_only_when_it_comes(amqp_url:
         play.config["amqp"].update(url)
 
 
+async def test_a_removed_route_keeps_its_backlog_and_takes_nothing_new(amqp_url: str) -> None:
+    def two_routes(settings: dict[str, Any]) -> None:
+        settings["routes"] = [{"name": name, "ports": ["gw1"]} for name in ("default", "old")]
+
+    async with stage(gateways=1, ports=2, config=two_routes, amqp_url=amqp_url) as play:
+        await play.start_bridge()
+        seen = Seen()
+        await play.watch(seen.events.append, "sms.#")
+        await play.end_bridge()
+        await play.publish("send.old", {**GOOD, "id": "kept"})
+        play.config["routes"].pop()
+        await play.start_bridge()
+        await play.publish("send.old", {**GOOD, "id": "new"})
+        await seen.until(lambda: seen.kinds("new") == ["sms.rejected"])
+        assert seen.of("new")[0]["data"]["reason"] == "unroutable"
+        queue = await (await play.channel()).declare_queue(f"{play.prefix}.send.old", passive=True)
+        assert queue.declaration_result.message_count == 1
+        await queue.delete(if_unused=False, if_empty=False)
+
+
 async def test_no_log_line_holds_a_text_a_number_or_a_secret(amqp_url: str) -> None:
     async with stage(gateways=1, ports=2, radio_s=0.01, config=unhurried, amqp_url=amqp_url) as play:
         await play.start_bridge()
