@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -16,7 +17,15 @@ from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
 
 from bridge.amqp.topology import Topology
 from bridge.errors import GatewayNotReached, GatewaySilent, RequestInvalid
-from bridge.models import EVENT_TYPES, Delivery, EventData, PortChanged, publication_of
+from bridge.models import (
+    EVENT_TYPES,
+    SMS_EVENTS,
+    Delivery,
+    EventData,
+    PortChanged,
+    SendRequest,
+    publication_of,
+)
 from bridge.rules import intake
 from dev import contract as generator
 from tests.contract import FOLDER, FORMATS, validate, validator_of
@@ -456,3 +465,39 @@ def test_the_examples_of_events_are_published_as_their_channels_say():
     for kind, told in generator.examples().items():
         words = told.routing_key.split(".")
         assert (".".join(words[:2]), len(words)) == (kind, 5)
+
+
+# --- the page for people --------------------------------------------------------------------------------------------
+
+PAGE = (FOLDER.parent / "contract.md").read_text(encoding="utf-8")
+
+
+def first_cells(heading: str) -> list[str]:
+    """The names in the first cells of the page's table under that first line."""
+    table = PAGE.partition(heading + "\n")[2].partition("\n\n")[0]
+    return [name for line in table.splitlines()[1:] for name in re.findall(r"`(.+?)`", line.split(" | ")[0])]
+
+
+def test_the_page_lists_every_field_of_a_request():
+    assert first_cells("| field | meaning |") == list(SendRequest.model_fields)
+
+
+def test_the_page_lists_every_event_with_every_member_of_its_data():
+    listed = first_cells("| event | when | data besides the common |") + first_cells("| event | when | data |")
+    assert listed == list(EVENT_TYPES)
+    common = PAGE.partition("Common data, as far as it is known:")[2].partition("\n\n")[0]
+    for kind, model in EVENT_TYPES.items():
+        row = re.search(rf"^\| `{re.escape(kind)}` \|.*$", PAGE, flags=re.MULTILINE)
+        assert row
+        told = set(re.findall(r"`(\w+)`", row[0] + (common if kind in SMS_EVENTS else "")))
+        assert model.model_fields.keys() - told - NEVER_SET.get(kind, set()) == set()
+
+
+NEVER_SET = {"sms.failed": {"possible_duplicate"}}
+"""What a model has for later and nothing sets yet."""
+
+
+def test_the_pages_examples_are_what_the_schemas_say():
+    request, event = (json.loads(text) for text in re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
+    validator_of("send-request.schema.json").validate(request)
+    validate(event)
