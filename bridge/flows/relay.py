@@ -86,7 +86,7 @@ class Relay:
         if not rows:
             return False, False
         errors = await self._publish([publication for _, publication in rows])
-        self._told = [n for (n, _), error in zip(rows, errors, strict=True) if error is None]
+        self._told = [n for (n, _), error in zip(rows, errors, strict=True) if not isinstance(error, BridgeError)]
         self._complain(rows, errors)
         return bool(self._told), True
 
@@ -113,12 +113,14 @@ class Relay:
             self.paused = False
 
     def _complain(self, rows: Sequence[tuple[int, Publication]], errors: Sequence[Exception | None]) -> None:
+        """What the broker did not confirm stays; what AMQP has no form for never could be, and must not block the rest."""
         failed = [(row[1], error) for row, error in zip(rows, errors, strict=True) if error is not None]
-        if failed:
-            publication, error = failed[0]
-            log.warning(
-                "outbox.not_confirmed",
-                count=len(failed),
-                first=publication.routing_key,
-                error=str(error) if isinstance(error, BridgeError) else repr(error),
-            )
+        for publication, error in failed:
+            if not isinstance(error, BridgeError):
+                log.error(
+                    "outbox.dropped", key=publication.routing_key, message_id=publication.message_id, error=repr(error)
+                )
+        waiting = [(publication, error) for publication, error in failed if isinstance(error, BridgeError)]
+        if waiting:
+            publication, error = waiting[0]
+            log.warning("outbox.not_confirmed", count=len(waiting), first=publication.routing_key, error=str(error))

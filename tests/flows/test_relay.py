@@ -1,0 +1,88 @@
+"""The relay: what was confirmed goes, what was not stays, and nothing blocks the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from bridge.errors import BrokerUnavailable
+from bridge.flows.relay import Relay
+from bridge.models import Clock, Publication
+from tests.flows.world import World
+
+
+class Broker:
+    """Confirms what it is told to, and keeps it."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+        self.errors: dict[str, Exception] = {}
+
+    async def publish_many(self, publications: Sequence[Publication]) -> list[Exception | None]:
+        self.kept += [one.routing_key for one in publications if one.routing_key not in self.errors]
+        return [self.errors.get(one.routing_key) for one in publications]
+
+
+def relay_of(world: World, broker: Broker, *, pause: int = 100, resume: int = 50) -> Relay:
+    clock = Clock(lambda: world.wall, lambda: world.mono)
+    return Relay(world.ledger, broker.publish_many, world.metrics, clock, pause=pause, resume=resume)
+
+
+async def put(world: World, *keys: str) -> None:
+    publications = [Publication("events", key, b"{}") for key in keys]
+    await world.ledger.write(lambda tx: tx.publish(publications, world.wall))
+
+
+async def left(world: World) -> list[str]:
+    rows = await world.ledger.write(lambda tx: tx.read_outbox(0, 100))
+    return [publication.routing_key for _, publication in rows]
+
+
+async def test_what_was_confirmed_goes_and_what_was_not_is_told_again(world: World) -> None:
+    broker = Broker()
+    relay = relay_of(world, broker)
+    broker.errors["b"] = BrokerUnavailable()
+    await put(world, "a", "b", "c")
+    assert not await relay.drain()
+    assert (await left(world), sorted(broker.kept)) == (["b"], ["a", "c"])
+    broker.errors.clear()
+    assert await relay.drain()
+    assert (await left(world), broker.kept[-1]) == ([], "b")
+
+
+async def test_what_amqp_has_no_form_for_does_not_block_the_rest(world: World) -> None:
+    broker = Broker()
+    broker.errors["odd"] = ValueError("no form")
+    await put(world, "odd", "fine")
+    assert await relay_of(world, broker).drain()
+    assert (await left(world), broker.kept) == ([], ["fine"])
+
+
+async def test_it_wakes_for_news_and_goes_on_after_a_broker_that_was_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.flows.relay.RETRY_S", (0.001, 0.001))
+    broker = Broker()
+    broker.errors["a"] = BrokerUnavailable()
+    relay = relay_of(world, broker)
+    running = asyncio.create_task(relay.run())
+    await put(world, "a")
+    relay.wake()
+    while world.metrics.outbox_pending._value.get() == 0:
+        await asyncio.sleep(0)
+    broker.errors.clear()
+    while broker.kept != ["a"]:
+        await asyncio.sleep(0)
+    running.cancel()
+
+
+async def test_above_its_limit_no_hand_over_is_begun_until_it_has_shrunk(world: World) -> None:
+    broker = Broker()
+    relay = relay_of(world, broker, pause=3, resume=1)
+    await put(world, "a", "b", "c", "d")
+    await relay._look()
+    assert relay.paused
+    await relay.drain()
+    assert not relay.paused
