@@ -43,6 +43,7 @@ class Relay:
         self._resume = resume
         self._news = asyncio.Event()
         self._told: list[int] = []
+        self._turn = asyncio.Lock()
         self.paused = False
 
     def wake(self) -> None:
@@ -79,6 +80,10 @@ class Relay:
 
     async def _step(self) -> tuple[bool, bool]:
         """Publish the oldest rows: (whether anything was confirmed, whether rows were left behind)."""
+        async with self._turn:  # a stop drains beside the loop: no row is in two hands
+            return await self._publish_oldest()
+
+    async def _publish_oldest(self) -> tuple[bool, bool]:
         try:
             rows = await self._ledger.write(self._claim)
         except LedgerUnavailable:
