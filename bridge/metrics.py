@@ -25,7 +25,7 @@ NONE = "-"
 """The label of what belongs to no route (pinned requests), no gateway (callbacks to a name nobody configured) ..."""
 
 FAILED_REASONS = ("not_taken", "not_sent", "not_sure", "no_sim_left")
-REQUEST_OUTCOMES = ("accepted", "repeat", "rejected", "expired", "conflict", "unreadable")
+REQUEST_OUTCOMES = ("accepted", "repeat", "rejected", "expired", "unreadable")
 HANDED_BACK_REASONS = ("sim", "gateway")
 POST_OUTCOMES = ("answered", "not_reached", "silent", "garbled")
 CALLBACK_TYPES = ("status-report", "recv-sms", "port-status", "dev-status", "sent-sms", "unrecognised", "empty")

@@ -124,14 +124,14 @@ def read_send_request(body: bytes) -> SendRequest:
     raise RequestInvalid("invalid", message, field=name)
 
 
-def salvage_id(body: bytes) -> str | None:
-    """The ``id`` of a body that is no valid request, where one can still be read; None where not."""
+def salvage_id(body: bytes, pattern: re.Pattern[str] = ID_PATTERN) -> str | None:
+    """The ``id`` of a body that is no valid request, where one that matches can still be read; None where not."""
     try:
         told = json.loads(body[: 16 * MAX_BODY_BYTES])
     except (ValueError, RecursionError):
         return None
     value = told.get("id") if isinstance(told, dict) else None
-    return value if isinstance(value, str) and ID_PATTERN.fullmatch(value) else None
+    return value if isinstance(value, str) and pattern.fullmatch(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -603,8 +603,17 @@ def source_of(gateway: str | None, port: int | None, route: str | None = None) -
 
 
 def moment(at: float | None) -> datetime | None:
-    """Unix seconds as the UTC datetime that events carry."""
-    return None if at is None else datetime.fromtimestamp(at, UTC)
+    """Unix seconds as the UTC datetime that events carry; None where there is none, or no calendar has it."""
+    try:
+        return None if at is None else datetime.fromtimestamp(at, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def stamp(at: float | None) -> str | None:
+    """The same as text, for details that the ledger keeps."""
+    told = moment(at)
+    return told.isoformat() if told else None
 
 
 def publication_of(

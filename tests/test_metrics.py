@@ -97,7 +97,7 @@ def test_every_series_that_is_known_exists_from_the_start(metrics):
     [
         ("sent_total", {"gateway": "gw1", "port": "2"}, 0),
         ("failed_total", {"gateway": "gw2", "port": "7", "reason": "not_sure"}, 0),
-        ("requests_total", {"route": "otp", "outcome": "conflict"}, 0),
+        ("requests_total", {"route": "otp", "outcome": "repeat"}, 0),
         ("requests_total", {"route": "-", "outcome": "accepted"}, 0),
         ("posts_total", {"gateway": "gw2", "outcome": "silent"}, 0),
         ("events_total", {"type": "sms.unknown"}, 0),

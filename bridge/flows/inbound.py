@@ -11,7 +11,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -44,7 +44,6 @@ from bridge.models import (
     SmsObserved,
     SmsReceived,
     SmsReportUnmatched,
-    State,
     moment,
     publication_of,
 )
@@ -238,7 +237,7 @@ class _Push:
         self._settle(done, sms, outcomes.reported(sms, report, self.now, terms, elsewhere=elsewhere))
 
     def _report_of_past(self, tx: Transaction, done: Absorbed, report: SmsReport) -> None:
-        """`sent` for an attempt that was handed back: the SMS is sent, whatever its next attempt does."""
+        """`sent` for an attempt that was handed back, while the next one is under way: it may go out twice."""
         past = tx.past_of_task(self._gateway, report.tid)
         row = outcomes.row_of_past(report, past.recipient) if past else None
         sms = tx.sms(past.app_id, past.id) if past and row else None
@@ -246,10 +245,7 @@ class _Push:
         if past is None or row is None or sms is None:
             done.unmatched += 1
             return
-        if sms.state is State.HANDED_BACK:
-            known = replace(sms, gateway=self._gateway, port=past.port, slot=past.slot, sim=past.sim, tid=report.tid)
-            self._settle(done, known, outcomes.sent_as(known, self.now, at=row.at))
-        elif sms.attempt > past.attempt and sms.state.open:
+        if sms.attempt > past.attempt and sms.state.open:
             self._settle(done, sms, outcomes.sent_as(sms, self.now, at=row.at, possible_duplicate=True))
             done.duplicates.append(sms)
 
@@ -386,7 +382,7 @@ class _Push:
             mac=status.mac or None,
             ports=[_port_data(self._gateway, port, self._sim(port)) for port in status.ports],
         )
-        self._publish(tx, data, f"{self._gateway}/{self._boot}/{status.seq}/status", None)
+        self._publish(tx, data, f"{self._gateway}/{self._boot}/{self._number(status.seq)}/status", None)
 
     def _port_changed(self, tx: Transaction, status: PortStatus) -> None:
         change = self._port_changes.get(status.port.number)
@@ -395,9 +391,7 @@ class _Push:
         data = _port_data(self._gateway, status, self._sim(status)).model_copy(
             update={"previous": None if change.was_st is None else _state_name(change.was_st)}
         )
-        event_id = (
-            f"{self._gateway}/{self._boot}/{status.seq if status.seq is not None else '-'}/{status.port}/{status.st}"
-        )
+        event_id = f"{self._gateway}/{self._boot}/{self._number(status.seq)}/{status.port}/{status.st}"
         self._publish(tx, data, event_id, status.port.number)
 
     def _unrecognised(self, tx: Transaction, fact: Unrecognised, body_hash: bytes) -> None:
@@ -417,6 +411,10 @@ class _Push:
         )
         arrival = int(self.now // self._known.repeat_window_s)
         self._publish(tx, data, f"{self._gateway}/{body_hash.hex()}/{arrival}", None)
+
+    def _number(self, seq: int | None) -> str:
+        """The device's sequence number; of one that has none, the moment."""
+        return str(seq) if seq is not None else f"{self.now:.3f}"
 
     # --- small words ------------------------------------------------------------------------------------------------
 

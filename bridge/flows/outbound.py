@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -47,6 +47,8 @@ from bridge.models import (
     State,
     publication_of,
     read_send_request,
+    stamp,
+    to_json,
 )
 from bridge.rules import intake, outcomes
 from bridge.rules.health import Fleet
@@ -60,6 +62,7 @@ log = structlog.get_logger()
 
 CHILDREN_PER_CHUNK = 100
 GIVE_BACK_PAUSE_S = 1.0
+FIRST_SEEN_MOST = 10_000
 LOOK_EVERY_S = 60.0
 LOOK_S = 1.0
 TICK_S = 1.0
@@ -130,6 +133,7 @@ class Outbound:
         self._workers: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._bug: BaseException | None = None
+        self._first_seen: OrderedDict[tuple[Key, int, bytes], float] = OrderedDict()
         self._lanes = [
             *(Lane(f"send.{r.name}", settings.prefetch_of(r.name), r.name, None) for r in settings.routes),
             *(Lane(f"gateway.{g.name}", settings.prefetch_pinned(g.name), None, g.name) for g in settings.gateways),
@@ -164,7 +168,7 @@ class Outbound:
             if isinstance(taken, Request):
                 self._offer(taken, delivery, now)
             elif taken.expires_at <= now:
-                self._spawn(self._expire_list(taken, delivery), delivery)
+                self._spawn(self._expire_list(taken, delivery, "too_late"), delivery)
             else:
                 self._spawn(self._expand(taken, delivery), delivery)
         except RequestInvalid as error:
@@ -181,6 +185,8 @@ class Outbound:
             return
         if reason == "expired" and isinstance(taken, Request):
             self._spawn(self._refuse(taken, delivery, "sms.expired", reason="expired_in_queue"), delivery)
+        elif reason == "expired" and isinstance(taken, intake.Expansion):
+            self._spawn(self._expire_list(taken, delivery, "expired_in_queue"), delivery)
         else:
             problem = RequestInvalid(reason, _RETURNED[reason].format(key=delivery.routing_key))
             row = row_of(taken, State.REJECTED, now) if isinstance(taken, Request) else None
@@ -191,6 +197,7 @@ class Outbound:
         return self._intake.get(delivery.routing_key) or _intake_of(self._settings, None)
 
     def _offer(self, request: Request, delivery: Delivery, now: float) -> None:
+        request = self._as_first_seen(request)
         if request.expires_at <= now:
             self._spawn(self._refuse(request, delivery, "sms.expired", reason="too_late"), delivery)
             return
@@ -214,6 +221,16 @@ class Outbound:
         elif older is not None:
             older.ack()
         self._news.set()
+
+    def _as_first_seen(self, request: Request) -> Request:
+        """Without a timestamp the age counts from first sight, however often it is given back and comes again."""
+        if request.timestamp is not None:
+            return request
+        same = (request.key, request.attempt, request.fingerprint)
+        expires_at = self._first_seen.setdefault(same, request.expires_at)
+        if len(self._first_seen) > FIRST_SEEN_MOST:
+            self._first_seen.popitem(last=False)
+        return replace(request, expires_at=min(expires_at, request.expires_at))
 
     def _spawn(self, work: Coroutine[Any, Any, None], *deliveries: Delivery) -> None:
         """Run on a worker of our own: the edge's would be cancelled with its channel. Failures give back, later."""
@@ -245,14 +262,14 @@ class Outbound:
         route, _ = intake.place_of(delivery.routing_key)
         detail = {"reason": error.reason, "field": error.field, "detail": str(error)}
         if key is None or error.reason != "invalid":
-            await self._bury(delivery, key, error)
+            await self._bury(delivery, error, _rejected_id(delivery, key, row))
         outcome = "unreadable" if error.reason in {"unreadable", "too_large"} else "rejected"
         self._metrics.requests_total.labels(self._route_label(route), outcome).inc()
         if key is None:
             nobody = SmsRejected(app_id=delivery.app_id or None, route=route, of_sms=False, **detail)
             event = publication_of(
                 nobody,
-                event_id=_nokey(delivery.body),
+                event_id=_rejected_id(delivery, None, None),
                 at=now,
                 subject="-",
                 route=route,
@@ -269,7 +286,7 @@ class Outbound:
         delivery.ack()
         self._wake_relay()
 
-    async def _bury(self, delivery: Delivery, key: Key | None, error: RequestInvalid) -> None:
+    async def _bury(self, delivery: Delivery, error: RequestInvalid, event_id: str) -> None:
         """Publish to ``sms.dead``, confirmed, under the id of the event that tells of it."""
         self._metrics.dead_lettered_total.labels(error.reason).inc()
         dead = Publication(
@@ -277,7 +294,7 @@ class Outbound:
             delivery.routing_key,
             delivery.body,
             content_type="application/json",
-            message_id=f"{key}/1/sms.rejected" if key else _nokey(delivery.body),
+            message_id=event_id,
             app_id=delivery.app_id or None,
             correlation_id=delivery.correlation_id,
             timestamp=delivery.timestamp,
@@ -291,7 +308,7 @@ class Outbound:
         now = self._clock.wall()
         detail: dict[str, Any] = {"reason": reason}
         if kind == "sms.expired":
-            detail["expires_at"] = request.expires_at
+            detail["expires_at"] = stamp(request.expires_at)
         state = State.EXPIRED if kind == "sms.expired" else State.REJECTED
         row = replace(row_of(request, state, now), reason=reason)
         if await self._ledger.write(lambda tx: tx.refuse(row, kind, now, **detail)):
@@ -299,13 +316,13 @@ class Outbound:
         delivery.ack()
         self._wake_relay()
 
-    async def _expire_list(self, expansion: intake.Expansion, delivery: Delivery) -> None:
+    async def _expire_list(self, expansion: intake.Expansion, delivery: Delivery, reason: str) -> None:
         now = self._clock.wall()
         route, _ = intake.place_of(delivery.routing_key)
-        row = replace(_unread(delivery, expansion.key, route, now), state=State.EXPIRED, reason="too_late")
-        detail = {"reason": "too_late", "expires_at": expansion.expires_at}
+        row = replace(_unread(delivery, expansion.key, route, now), state=State.EXPIRED, reason=reason)
+        detail = {"reason": reason, "expires_at": stamp(expansion.expires_at)}
         if await self._ledger.write(lambda tx: tx.refuse(row, "sms.expired", now, **detail)):
-            self._changes.refused(row, "sms.expired", "too_late")
+            self._changes.refused(row, "sms.expired", reason)
         delivery.ack()
         self._wake_relay()
 
@@ -668,6 +685,7 @@ _RETURNED = {
     "delivery_limit": "delivered too often without an end",
     "expired": "expired in its queue",
 }
+"""Why a request was returned, and the sentence for people."""
 
 
 def _reason_of_return(delivery: Delivery) -> str:
@@ -703,9 +721,18 @@ def row_of(request: Request, state: State, now: float) -> Sms:
 def _unread(delivery: Delivery, key: Key, route: str | None, now: float) -> Sms:
     """The row of a request that could not be read or taken: its fingerprint is that of the raw body."""
     fingerprint = hashlib.sha256(delivery.routing_key.encode() + b"\0" + delivery.body).digest()[:16]
-    asked = {"cid": delivery.correlation_id, "reply_to": delivery.reply_to}
-    request = json.dumps({name: value for name, value in asked.items() if value is not None})
+    asked = {
+        "cid": delivery.correlation_id,
+        "reply_to": delivery.reply_to,
+        "tp": delivery.headers.get(H_TRACEPARENT),
+    }
+    request = to_json({name: value for name, value in asked.items() if isinstance(value, str)})
     return Sms(key.app_id, key.id, fingerprint, State.REJECTED, now, request=request, route=route)
+
+
+def _rejected_id(delivery: Delivery, key: Key | None, row: Sms | None) -> str:
+    """The id of the event that tells of a refusal."""
+    return f"{key}/{row.attempt if row else 1}/sms.rejected" if key else _nokey(delivery.body)
 
 
 def _nokey(body: bytes) -> str:

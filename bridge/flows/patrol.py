@@ -19,7 +19,7 @@ from bridge.ejoin.ports import Port
 from bridge.errors import BridgeError, LedgerUnavailable
 from bridge.flows.changes import Changes
 from bridge.metrics import Metrics
-from bridge.models import Clock, GatewayDown, GatewayUp, Sms, State, publication_of
+from bridge.models import Clock, GatewayDown, GatewayUp, Sms, State, publication_of, stamp
 from bridge.rules import matching, outcomes
 from bridge.settings import KEY_HORIZON_S, Settings
 from bridge.store.ledger import Ledger, Transaction
@@ -278,7 +278,11 @@ class Patrol:
         def expire(tx: Transaction) -> None:
             for copy in copies:
                 tx.refuse(
-                    replace(copy, deadline_at=None), "sms.expired", now, reason="too_late", expires_at=copy.expires_at
+                    replace(copy, deadline_at=None),
+                    "sms.expired",
+                    now,
+                    reason="too_late",
+                    expires_at=stamp(copy.expires_at),
                 )
 
         if copies:

@@ -118,7 +118,7 @@ class Relay:
             self.paused = False
 
     def _complain(self, rows: Sequence[tuple[int, Publication]], errors: Sequence[Exception | None]) -> None:
-        """What the broker did not confirm stays; what AMQP has no form for never could be, and must not block the rest."""
+        """What the broker did not confirm stays; what AMQP has no form for never goes, and must not block the rest."""
         failed = [(row[1], error) for row, error in zip(rows, errors, strict=True) if error is not None]
         for publication, error in failed:
             if not isinstance(error, BridgeError):

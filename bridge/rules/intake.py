@@ -7,6 +7,8 @@ number; whatever breaks the contract raises RequestInvalid with the reason and t
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,11 +35,13 @@ from bridge.rules import segments
 from bridge.rules.routing import normalise
 
 FARTHEST_AHEAD_S = 30 * 86_400.0
+FARTHEST_END_S = 2 * FARTHEST_AHEAD_S
+"""No age ends later: ``not_before`` is 30 days ahead at most, and so is an age."""
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeRules:
-    """What a route or a gateway allows (design 2.2); ``ports`` are a gateway's, for requests pinned to it."""
+    """What a route or a gateway allows (design 2.2); ``ports`` are a gateway's, empty where it is not configured."""
 
     max_age_s: float
     max_segments: int
@@ -56,8 +60,9 @@ class Expansion:
 
 def key_of(delivery: Delivery) -> Key | None:
     """The key of a delivery that could not be read, where an id can still be found."""
-    found = salvage_id(delivery.body) or delivery.message_id
-    return Key(delivery.app_id, found) if found and ID_PATTERN.fullmatch(found) else None
+    pattern = _id_pattern(delivery)
+    found = salvage_id(delivery.body, pattern) or delivery.message_id
+    return Key(delivery.app_id, found) if found and pattern.fullmatch(found) else None
 
 
 def place_of(routing_key: str) -> tuple[str | None, str | None]:
@@ -116,7 +121,7 @@ def age(delivery: Delivery, body: SendRequest, max_age_s: float, now: float) -> 
     Raises RequestInvalid where ``not_before`` is more than 30 days ahead.
     """
     fixed = delivery.headers.get(H_EXPIRES_AT)
-    if isinstance(fixed, int | float):
+    if isinstance(fixed, int | float) and math.isfinite(fixed) and 0 <= fixed <= now + FARTHEST_END_S:
         return float(fixed)
     starts_at = now if delivery.timestamp is None else min(delivery.timestamp, now)
     if body.not_before is not None:
@@ -138,10 +143,14 @@ def _key(delivery: Delivery, body: SendRequest) -> Key:
     told = body.id or delivery.message_id
     if told is None:
         raise RequestInvalid("missing_id", "neither the body's id nor the AMQP message_id is there", field="id")
-    pattern = CHILD_ID_PATTERN if H_PARENT in delivery.headers else ID_PATTERN
-    if not pattern.fullmatch(told):
+    if not _id_pattern(delivery).fullmatch(told):
         raise _invalid("id", f"id {told[:200]!r} is not 1 to 128 of A-Z a-z 0-9 . _ : -")
     return Key(delivery.app_id, told)
+
+
+def _id_pattern(delivery: Delivery) -> re.Pattern[str]:
+    """The slash is ours: only children have it."""
+    return CHILD_ID_PATTERN if H_PARENT in delivery.headers else ID_PATTERN
 
 
 def _measured(body: SendRequest, rules: IntakeRules) -> tuple[Literal["gsm7", "ucs2"], int]:
@@ -197,7 +206,8 @@ def named_ports(ports: float | str) -> tuple[port_notation.Port, ...]:
 
 
 def _check_ports(ports: float | str, rules: IntakeRules) -> None:
-    if unknown := [str(port) for port in named_ports(ports) if port.number not in rules.ports]:
+    named = named_ports(ports)
+    if rules.ports and (unknown := [str(port) for port in named if port.number not in rules.ports]):
         raise _invalid("ports", f"ports: the gateway has no port {', '.join(unknown)} in the bridge's configuration")
 
 

@@ -14,7 +14,18 @@ from typing import Any, assert_never
 
 from bridge.ejoin import codes
 from bridge.ejoin.facts import FailedRow, SentRow, SmsReport
-from bridge.models import H_ATTEMPT, H_EXPIRES_AT, H_PARENT, H_TRACEPARENT, H_TRIED, Publication, Sms, State, tell
+from bridge.models import (
+    H_ATTEMPT,
+    H_EXPIRES_AT,
+    H_PARENT,
+    H_TRACEPARENT,
+    H_TRIED,
+    Publication,
+    Sms,
+    State,
+    stamp,
+    tell,
+)
 from bridge.rules.matching import same_number
 
 REPORT_CACHE_S = 8.0
@@ -83,11 +94,6 @@ def hand_back(sms: Sms, verdict: codes.HandBack, now: float, terms: Terms, *, el
         state_at=now,
         deadline_at=(sms.expires_at or now) + LATE_COPY_S,
         tried=tried,
-        gateway=None,
-        port=None,
-        slot=None,
-        sim=None,
-        tid=None,
         code=None,
         reason=None,
     )
@@ -141,7 +147,7 @@ def row_of_past(report: SmsReport, recipient: str) -> SentRow | None:
 
 def sent_as(sms: Sms, now: float, *, at: float | None, possible_duplicate: bool = False) -> Outcome | None:
     """The network took it. None where that was told, or where the SMS ended otherwise for certain."""
-    detail: dict[str, Any] = {"sent_at": at, "possible_duplicate": possible_duplicate or None}
+    detail: dict[str, Any] = {"sent_at": stamp(at), "possible_duplicate": possible_duplicate or None}
     if sms.state.final:
         if not _correctable(sms):
             return None
@@ -218,7 +224,7 @@ def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) 
     if sms.state is State.SUBMITTED and (implied := sent_as(sms, now, at=None)):
         sms, before = implied.sms, implied.publications
     kind = "sms.delivered" if code == 0 else "sms.undelivered"
-    told, event = tell(sms, kind, now, **_some({"code": code, "reported_at": at}))
+    told, event = tell(sms, kind, now, **_some({"code": code, "reported_at": stamp(at)}))
     return Outcome(told, (*before, event))
 
 

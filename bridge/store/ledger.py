@@ -345,6 +345,8 @@ def _conflict(candidate: Sms, now: float) -> Publication:
         field="id",
         detail="this id was already used for another SMS (other recipient, text, routing key, ports or sim)",
         of_sms=False,
+        to=candidate.recipient or None,
+        metadata=candidate.asked.get("meta"),
     )
     return publication_of(
         data,
@@ -354,6 +356,7 @@ def _conflict(candidate: Sms, now: float) -> Publication:
         route=candidate.route,
         correlation_id=candidate.asked.get("cid"),
         copy_to=candidate.asked.get("reply_to"),
+        traceparent=candidate.asked.get("tp"),
     )
 
 

@@ -184,6 +184,24 @@ class TestAge:
         assert event["type"] == "sms.expired.v1" and event["data"]["reason"] == "too_late"
         assert world.device.posts == []
 
+    async def test_without_a_timestamp_it_counts_from_first_sight_however_often_it_is_given_back(
+        self, world: World
+    ) -> None:
+        for number in (1, 2, 3):
+            world.registered(number, st=0)
+        for _ in range(2):
+            assert (await world.accept({"validity_s": 100}, timestamp=None)).times == 0
+            world.mono += 61
+            world.wall += 61
+            await world.settle()
+        assert await world.kinds() == ["sms.expired"]
+
+    @pytest.mark.parametrize("end", [-1e18, float("inf"), 1e18, "soon"])
+    async def test_an_end_that_no_calendar_has_is_no_end(self, world: World, end: Any) -> None:
+        await world.accept({"validity_s": 1}, timestamp=START - 5, headers={"x-expires-at": end})
+        (event,) = await world.told()
+        assert (event["type"], event["data"]["expires_at"]) == ("sms.expired.v1", "2023-11-14T22:13:16Z")
+
     async def test_it_expires_while_it_waits(self, world: World) -> None:
         for number in (1, 2, 3):
             world.registered(number, st=0)
@@ -259,6 +277,20 @@ class TestReturned:
         assert await self.take(world, headers={"x-death": death}) == 1
         (event,) = await world.told()
         assert (event["type"], event["data"]["reason"]) == ("sms.expired.v1", "expired_in_queue")
+
+    async def test_a_list_that_expired_in_its_queue_is_expired_as_well(self, world: World) -> None:
+        death = [{"queue": "sms.send.otp", "reason": "expired"}]
+        assert await self.take(world, {"to": ["+4915112345678"]}, headers={"x-death": death}) == 1
+        assert await world.kinds() == ["sms.expired"]
+        assert world.published == []
+
+    async def test_an_unknown_gateway_is_unroutable_whatever_ports_it_names(self, world: World) -> None:
+        assert await self.take(world, {"ports": "1"}, key="gateway.gw9") == 1
+        assert (await world.told())[0]["data"]["reason"] == "unroutable"
+
+    async def test_a_child_that_is_refused_is_told_under_its_own_id(self, world: World) -> None:
+        assert await self.take(world, {"id": "a/0", "prio": 1}, headers={"x-parent": "a"}) == 1
+        assert (await world.told())[0]["subject"] == "a/0"
 
     async def test_over_the_delivery_limit_is_rejected(self, world: World) -> None:
         death = [{"queue": "sms.send.otp", "reason": "delivery_limit"}]
