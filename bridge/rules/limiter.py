@@ -2,7 +2,8 @@
 
 In any window of W seconds at most max(burst, largest message) + rate x W segments are handed over, measured at the
 device. The bridge only knows that a hand-over happens somewhere between ``spend`` (before the POST) and ``settle``
-(the POST ended), so nothing is credited between the two: a late hand-over is never followed by an early one.
+(the POST ended). So what is open takes up space in the bucket until its end, and only then does time make room again:
+a late hand-over is never followed by more early ones than the window allows.
 """
 
 from __future__ import annotations
@@ -26,32 +27,31 @@ class Bucket:
     A message within ``burst`` needs its cost; a larger one needs a full bucket and is owed back (negative level).
     """
 
-    __slots__ = ("_at", "_heir", "_level", "_open", "pace")
+    __slots__ = ("_at", "_closed_at", "_earned", "_heir", "_open", "_out", "pace")
 
     def __init__(self, pace: Pace, level: float, at: float) -> None:
         self.pace = pace
-        self._level = level
-        self._at = at
+        self._earned, self._at = level, at
         self._open = 0
+        self._out, self._closed_at = 0, at
         self._heir: Bucket | None = None
 
     def __repr__(self) -> str:
-        return f"<Bucket {self._level:.2f} of {self.pace.burst} at {self._at:.2f}{', open' * (self._open > 0)}>"
+        return f"<Bucket {self._earned:.2f} of {self.pace.burst} at {self._at:.2f}, {self._open} open>"
 
     def level(self, now: float) -> float:
-        """Segments in the bucket; it stands still while a hand-over is open."""
+        """Segments in the bucket: what time has earned, as far as it fits beside what went out last."""
         rate, burst = self.pace
         if rate is None:
             return float(burst)
-        if self._open or now < self._at:
-            return self._level
-        grown = self._level + rate * (now - self._at)
-        return grown if grown < burst else float(burst)
+        earned = self._earned + rate * max(0.0, now - self._at)
+        space = burst - self._out + (0.0 if self._open else rate * max(0.0, now - self._closed_at))
+        return min(float(burst), earned, space)
 
     def wait(self, cost: int, now: float) -> float:
         """Seconds until ``cost`` segments may be spent, at the earliest; 0 is now.
 
-        While a hand-over is open this counts as if it ended now: the answer moves along until it has.
+        While a hand-over is open this counts as if it ended now: the answer may move along until it has.
         """
         rate, burst = self.pace
         if rate is None:
@@ -61,16 +61,17 @@ class Bucket:
 
     def spend(self, cost: int, now: float) -> None:
         """A hand-over of ``cost`` segments begins; ``wait(cost, now)`` must have been 0."""
-        self._level = self.level(now) - cost
+        self._earned, self._at = self.level(now) - cost, now
+        self._out = cost + (self._out if self._open else 0)
         self._open += 1
 
     def settle(self, now: float) -> None:
-        """The POST of one ``spend`` has ended, or will never be made: from here on time is credited again."""
+        """The POST of one ``spend`` has ended, or will never be made."""
         if self._heir is not None:
             self._heir.settle(now)
             return
         self._open -= 1
-        self._at = now
+        self._closed_at = now
 
     def refund(self, cost: int, now: float) -> None:
         """One ``spend`` provably handed nothing over: undo it. Only in place of ``settle``, never after.
@@ -80,18 +81,19 @@ class Bucket:
         if self._heir is not None:
             self._heir.refund(cost, now)
             return
-        self._level = min(self._level + cost, float(self.pace.burst))
+        self._earned += cost
+        self._out -= cost
         self.settle(now)
 
     def change_pace(self, pace: Pace, now: float) -> None:
         """The card is under other limits now, for instance in another port."""
-        self._level = min(self.level(now), float(pace.burst))
-        self._at = now
+        self._earned, self._at = self.level(now), now
+        self._out = self._out if self._open else 0
         self.pace = pace
 
     def absorb(self, other: Bucket, now: float) -> None:
         """Another bucket turned out to be the same card's: the poorer level counts, and what is open in either."""
-        self._level = min(self.level(now), other.level(now))
-        self._at = now
+        self._earned, self._at = min(self.level(now), other.level(now)), now
+        self._out = (self._out if self._open else 0) + (other._out if other._open else 0)
         self._open += other._open
         other._heir = self

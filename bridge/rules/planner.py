@@ -69,7 +69,7 @@ class Planner:
         self._waiting_of: Counter[str] = Counter()
         self._bookings: dict[PortBelief, Booking] = {}
         self._booked: Ranking[PortBelief] = Ranking(self._look_at_booked)
-        self._turns: Ranking[Line] = Ranking(lambda line, _: (line.due, line.turn))
+        self._turns: Ranking[Line] = Ranking(_look_at_line)
         self._turn = 0
         self._number = 0
 
@@ -325,14 +325,12 @@ class Planner:
         if isinstance(was, Group):
             was.line.leave(was)
             self._drop_empty(was.line)
-        elif was is not None:
+        else:
+            assert was is not None
             del self._bookings[was]
             self._fleet.note_news(was)
 
     def _enter(self, waiting: Waiting, line: Line, now: float) -> None:
-        """Into a line; one that was empty gets no turns for the time it had nobody."""
-        if not line.size:
-            line.turn = self._turn
         line.enter(waiting)
         self._look_soon(line, now)
 
@@ -342,6 +340,7 @@ class Planner:
         line = self._lines.get(wish)
         if line is None:
             line = self._lines[wish] = Line(wish, self._outlets, self._bookings)
+            line.turn = self._turn - 1  # before the line that was served last, and before no other
             for port in self._routing.reach(wish):
                 self._sort_in(line, port, now)
         return line
@@ -359,7 +358,6 @@ class Planner:
         """Lines of a whole lane stay, there are few; those of a narrower wish go with their last request."""
         if line.wish.narrow and not line.size:
             del self._lines[line.wish]
-            self._turns.remove(line)
             for port in line.ports:
                 del self._lines_of[port][line]
 
@@ -373,9 +371,8 @@ class Planner:
         return 2 * (count + 1) > self._capacity.get(line.wish.lane, math.inf)
 
     def _look_soon(self, line: Line, now: float) -> None:
-        if line.size:
-            line.due = -math.inf
-            self._turns.add(line, now)
+        line.due = -math.inf
+        self._turns.add(line, now)
 
     def _look_at_booked(self, port: PortBelief, now: float) -> tuple[float, int]:
         booking = self._bookings.get(port)
@@ -383,3 +380,7 @@ class Planner:
             return math.inf, 0
         outlet = self._outlets[port.gateway]
         return max(outlet.moment(), outlet.moment_of(port, booking.waiting.cost, now)), booking.waiting.number
+
+
+def _look_at_line(line: Line, _now: float) -> tuple[float, int]:
+    return line.due if line.size else math.inf, line.turn

@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 from bridge.rules.limiter import SLACK_S
 
 Member = TypeVar("Member", bound=Hashable)
+_Place = tuple[tuple[bool, float], int, Member]
+"""A rank (whether it is later; its preference or its moment), a number that no other has, and the member."""
 
 
 class Ranking(Generic[Member]):
@@ -73,7 +75,3 @@ class Ranking(Generic[Member]):
     @staticmethod
     def _rank(moment: float, preference: int, now: float) -> tuple[bool, float]:
         return (False, preference) if moment <= now + SLACK_S else (True, moment)
-
-
-_Place = tuple[tuple[bool, float], int, Member]
-"""A rank (whether it is later; its preference or its moment), a number that no other has, and the member."""

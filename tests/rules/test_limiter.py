@@ -33,7 +33,7 @@ def test_a_clock_that_steps_back_credits_nothing():
     assert Bucket(SLOW, 1.0, 100.0).level(50.0) == 1
 
 
-def test_nothing_is_credited_while_a_hand_over_is_open():
+def test_what_is_open_takes_up_space_until_its_end():
     bucket = full()
     bucket.spend(1, 10.0)
     assert bucket.level(25.0) == 1
@@ -42,6 +42,14 @@ def test_nothing_is_credited_while_a_hand_over_is_open():
     bucket.settle(25.0)
     assert bucket.level(25.0) == 1
     assert bucket.level(30.0) == 1.5
+
+
+def test_time_is_credited_meanwhile_as_far_as_there_is_space():
+    bucket = Bucket(SLOW, 1.0, 0.0)
+    bucket.spend(1, 0.0)
+    assert [bucket.level(now) for now in (5, 10, 15)] == [0.5, 1, 1]
+    bucket.settle(5.0)
+    assert bucket.level(10.0) == 1
 
 
 def test_two_open_hand_overs_hold_it_until_both_are_settled():
@@ -99,8 +107,12 @@ def test_another_pace_keeps_what_was_earned_as_far_as_it_holds():
     bucket.change_pace(Pace(1.0, 3), 5.0)
     assert bucket.level(5.0) == 3
     bucket.spend(3, 5.0)
-    bucket.settle(5.0)
-    assert bucket.wait(2, 5.0) == 2
+    bucket.change_pace(Pace(0.5, 3), 5.0)
+    assert bucket.level(9.0) == 0
+    bucket.settle(9.0)
+    assert bucket.wait(2, 9.0) == 4
+    bucket.change_pace(Pace(1.0, 2), 9.0)
+    assert bucket.wait(2, 9.0) == 2
 
 
 def test_two_buckets_of_one_card_become_the_poorer_one():
@@ -124,9 +136,8 @@ def test_what_is_open_in_a_bucket_holds_its_heir(end, level):
 
 def test_a_bucket_has_a_readable_face():
     bucket = full()
-    assert repr(bucket) == "<Bucket 2.00 of 2 at 0.00>"
     bucket.spend(1, 0.0)
-    assert repr(bucket) == "<Bucket 1.00 of 2 at 0.00, open>"
+    assert repr(bucket) == "<Bucket 1.00 of 2 at 0.00, 1 open>"
 
 
 @dataclass
