@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
 from dev.proof import Tally, requests, unhurried
 from dev.stage import Stage, stage
+from tests.contract import validate
 from tests.system.plain_amqp import publish_without_properties
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
@@ -26,10 +28,18 @@ GOOD = {"to": "+491511234567", "text": "hi"}
 
 
 class Seen:
-    """All events, and those of one subject."""
+    """All events, each held against the contract, and those of one subject."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
+        self.broken: list[str] = []
+
+    def note(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        try:
+            validate(event)
+        except (jsonschema.ValidationError, ValueError) as error:
+            self.broken.append(f"{event}: {error}")
 
     def of(self, subject: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["subject"] == subject]
@@ -45,6 +55,7 @@ class Seen:
         except TimeoutError:
             told = "\n".join(f"{event['subject']}: {event['type']}" for event in self.events)
             pytest.fail(f"not seen in {patience_s:g} s; seen:\n{told}")
+        assert self.broken == []
 
 
 async def dead_letters(play: Stage) -> Counter[str]:
@@ -64,7 +75,7 @@ async def test_bad_input_is_told_kept_and_stops_nothing(amqp_url: str) -> None:
     async with stage(gateways=1, ports=4, radio_s=0.01, config=unhurried, amqp_url=amqp_url) as play:
         await play.start_bridge()
         seen = Seen()
-        await play.watch(seen.events.append, "sms.#")
+        await play.watch(seen.note, "sms.#")
         many = [f"+49151{n:08d}" for n in range(1_001)]
         bad: dict[str, tuple[bytes | dict[str, Any], dict[str, Any]]] = {
             "malformed": (b'{"id": "malformed", ', {"message_id": "malformed"}),
@@ -119,7 +130,7 @@ async def test_callbacks_are_answered_as_the_contract_says(amqp_url: str) -> Non
     async with stage(gateways=1, ports=4, config=unhurried, amqp_url=amqp_url) as play:
         await play.start_bridge()
         seen = Seen()
-        await play.watch(seen.events.append, "#")
+        await play.watch(seen.note, "#")
         door = f"{play.web}/callback/gw1/stage-token"
         answers = [
             await play.http.post(f"{play.web}/callback/gw1/wrong", content=b"{}"),
@@ -188,7 +199,7 @@ async def test_a_removed_route_keeps_its_backlog_and_takes_nothing_new(amqp_url:
     async with stage(gateways=1, ports=2, config=two_routes, amqp_url=amqp_url) as play:
         await play.start_bridge()
         seen = Seen()
-        await play.watch(seen.events.append, "sms.#")
+        await play.watch(seen.note, "sms.#")
         await play.end_bridge()
         await play.publish("send.old", {**GOOD, "id": "kept"})
         play.config["routes"].pop()
@@ -205,7 +216,7 @@ async def test_no_log_line_holds_a_text_a_number_or_a_secret(amqp_url: str) -> N
     async with stage(gateways=1, ports=2, radio_s=0.01, config=unhurried, amqp_url=amqp_url) as play:
         await play.start_bridge()
         seen = Seen()
-        await play.watch(seen.events.append, "sms.#")
+        await play.watch(seen.note, "sms.#")
         await play.publish("send.default", {"id": "a", "to": "+491511234567", "text": "the secret word"})
         await play.publish("send.default", {"id": "b", "to": "00491511234567", "text": "the secret word"})
         await seen.until(lambda: "sms.sent" in seen.kinds("a") and seen.of("b"))
