@@ -137,6 +137,8 @@ class Bridge:
         missing = [] if self._stage == "running" else [self._stage]
         if not self.session.connected:
             missing.append("broker")
+        if self.ledger.failing:
+            missing.append("ledger")
         silent = self.patrol.silent()
         if silent and len(silent) == len(self.gateways):
             missing.append("gateways")

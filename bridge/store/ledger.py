@@ -329,6 +329,11 @@ class Ledger:
         """Run ``work`` in a transaction; the answer means that it is durable. Raises LedgerUnavailable."""
         return await self._writer.run(lambda connection: work(Transaction(connection)))
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last transaction could not be stored."""
+        return self._writer.failing
+
     async def close(self) -> None:
         """Commit what was handed in, close the file, release the lock."""
         await self._writer.close()

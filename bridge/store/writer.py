@@ -36,7 +36,8 @@ class _Job:
 class Writer:
     """Runs functions over one connection, in order, many per commit.
 
-    ``on_commit`` is told the seconds that each transaction took, ``on_failure`` each time one was lost.
+    ``on_commit`` is told the seconds that each transaction took, ``on_failure`` each time one was lost; ``failing``
+    says whether the last one was.
     """
 
     def __init__(self, engine: Engine, *, on_commit: Callable[[float], None], on_failure: Callable[[], None]) -> None:
@@ -50,6 +51,7 @@ class Writer:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._serving = asyncio.create_task(self._serve(), name="ledger")
         self._closed = False
+        self.failing = False
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction and answer after its commit.
@@ -95,9 +97,12 @@ class Writer:
                     await asyncio.sleep(0)  # the rest of the bridge gets its turn between two jobs
                 await asyncio.get_running_loop().run_in_executor(self._disk, transaction.commit)
         except (sqlite3.Error, SQLAlchemyError) as error:
+            self.failing = True
             self._on_failure()
             for job in batch:
                 job.error = LedgerUnavailable(f"the ledger cannot store: {error}")
+        else:
+            self.failing = False
         self._on_commit(time.perf_counter() - began)
 
     def _one(self, job: _Job) -> None:

@@ -183,8 +183,9 @@ class TestWriter:
         await ledger.write(limit)
         with pytest.raises(LedgerUnavailable, match="full"):
             await begin(ledger, *(candidate(f"s{n}", request="x" * 4_000) for n in range(20)))
-        assert failures
+        assert failures and ledger.failing
         assert await ledger.write(lambda tx: tx.count_states()) == {}
+        assert not ledger.failing
         await ledger.close()
 
     async def test_a_closed_ledger_says_so(self, ledger: Ledger) -> None:
