@@ -37,12 +37,6 @@ class Changes:
             self._count(before, outcome.sms, now)
             self._log(before, outcome.sms, now)
 
-    def refused(self, sms: Sms, kind: str, reason: str) -> None:
-        """An SMS was ended by the gate, before any device had it."""
-        outcome = "expired" if kind == "sms.expired" else "rejected"
-        self._metrics.requests_total.labels(sms.route or "-", outcome).inc()
-        log.info(kind, request_id=str(sms.key), route=sms.route, to=logs.mask(sms.recipient), reason=reason)
-
     def _free(self, before: Sms, after: Sms) -> None:
         """Free the task's place on its port, once.
 

@@ -12,10 +12,11 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import structlog
 
+from bridge import logs
 from bridge.ejoin import codes
 from bridge.ejoin.facts import SmsTask, SubmitAnswer
 from bridge.ejoin.ports import Port
@@ -168,7 +169,7 @@ class Outbound:
             if isinstance(taken, Request):
                 self._offer(taken, delivery, now)
             elif taken.expires_at <= now:
-                self._spawn(self._expire_list(taken, delivery, "too_late"), delivery)
+                self._spawn(self._expire(_late(taken, delivery, now), delivery, "too_late"), delivery)
             else:
                 self._spawn(self._expand(taken, delivery), delivery)
         except RequestInvalid as error:
@@ -183,10 +184,8 @@ class Outbound:
         except RequestInvalid as error:
             self._spawn(self._reject(delivery, error), delivery)
             return
-        if reason == "expired" and isinstance(taken, Request):
-            self._spawn(self._refuse(taken, delivery, "sms.expired", reason="expired_in_queue"), delivery)
-        elif reason == "expired" and isinstance(taken, intake.Expansion):
-            self._spawn(self._expire_list(taken, delivery, "expired_in_queue"), delivery)
+        if reason == "expired":
+            self._spawn(self._expire(_late(taken, delivery, now), delivery, "expired_in_queue"), delivery)
         else:
             problem = RequestInvalid(reason, _RETURNED[reason].format(key=delivery.routing_key))
             row = row_of(taken, State.REJECTED, now) if isinstance(taken, Request) else None
@@ -199,7 +198,7 @@ class Outbound:
     def _offer(self, request: Request, delivery: Delivery, now: float) -> None:
         request = self._as_first_seen(request)
         if request.expires_at <= now:
-            self._spawn(self._refuse(request, delivery, "sms.expired", reason="too_late"), delivery)
+            self._spawn(self._expire(_late(request, delivery, now), delivery, "too_late"), delivery)
             return
         not_before = request.body.not_before.timestamp() if request.body.not_before else now
         if not_before > now:
@@ -302,27 +301,16 @@ class Outbound:
         )
         await self._publish_all([dead])
 
-    async def _refuse(
-        self, request: Request, delivery: Delivery, kind: Literal["sms.expired", "sms.rejected"], *, reason: str
-    ) -> None:
+    async def _expire(self, row: Sms, delivery: Delivery, reason: str) -> None:
+        """End what came too late, through the gate; for a list, under its own id."""
         now = self._clock.wall()
-        detail: dict[str, Any] = {"reason": reason}
-        if kind == "sms.expired":
-            detail["expires_at"] = stamp(request.expires_at)
-        state = State.EXPIRED if kind == "sms.expired" else State.REJECTED
-        row = replace(row_of(request, state, now), reason=reason)
-        if await self._ledger.write(lambda tx: tx.refuse(row, kind, now, **detail)):
-            self._changes.refused(row, kind, reason)
-        delivery.ack()
-        self._wake_relay()
-
-    async def _expire_list(self, expansion: intake.Expansion, delivery: Delivery, reason: str) -> None:
-        now = self._clock.wall()
-        route, _ = intake.place_of(delivery.routing_key)
-        row = replace(_unread(delivery, expansion.key, route, now), state=State.EXPIRED, reason=reason)
-        detail = {"reason": reason, "expires_at": stamp(expansion.expires_at)}
-        if await self._ledger.write(lambda tx: tx.refuse(row, "sms.expired", now, **detail)):
-            self._changes.refused(row, "sms.expired", reason)
+        row = replace(row, reason=reason)
+        ended = stamp(row.expires_at)
+        if await self._ledger.write(lambda tx: tx.refuse(row, "sms.expired", now, reason=reason, expires_at=ended)):
+            self._metrics.requests_total.labels(self._route_label(row.route), "expired").inc()
+            log.info(
+                "sms.expired", request_id=str(row.key), route=row.route, to=logs.mask(row.recipient), reason=reason
+            )
         delivery.ack()
         self._wake_relay()
 
@@ -379,8 +367,8 @@ class Outbound:
     def _plan(self) -> float | None:
         plan = self._planner.plan(self._clock.mono())
         for waiting in plan.expired:
-            work = self._refuse(waiting.request, waiting.delivery, "sms.expired", reason="too_late")
-            self._spawn(work, waiting.delivery)
+            row = row_of(waiting.request, State.EXPIRED, self._clock.wall())
+            self._spawn(self._expire(row, waiting.delivery, "too_late"), waiting.delivery)
         for waiting in plan.overdue:
             waiting.delivery.give_back()
         for batch in plan.batches:
@@ -716,6 +704,14 @@ def row_of(request: Request, state: State, now: float) -> Sms:
         encoding=request.encoding,
         expires_at=request.expires_at,
     )
+
+
+def _late(taken: Request | intake.Expansion, delivery: Delivery, now: float) -> Sms:
+    """The row of what came too late."""
+    if isinstance(taken, Request):
+        return row_of(taken, State.EXPIRED, now)
+    route, _ = intake.place_of(delivery.routing_key)
+    return replace(_unread(delivery, taken.key, route, now), state=State.EXPIRED, expires_at=taken.expires_at)
 
 
 def _unread(delivery: Delivery, key: Key, route: str | None, now: float) -> Sms:
