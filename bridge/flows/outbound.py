@@ -503,11 +503,14 @@ class Outbound:
                 row = tx.sms(sms.app_id, sms.id)
                 if row is None or row.attempt != sms.attempt or sms.tid is None:
                     continue
+                terms = self.terms_of(sms.route)
+                if own_timeout_s := assignment.waiting.request.body.timeout_s:
+                    terms = replace(terms, timeout_s=own_timeout_s)
                 outcome = outcomes.answered(
                     row,
                     verdicts[sms.tid],
                     now,
-                    self.terms_of(sms.route),
+                    terms,
                     ahead=ahead[assignment.port],
                     elsewhere=sms.key in elsewhere,
                 )

@@ -24,6 +24,13 @@ async def test_a_request_is_begun_acknowledged_posted_and_told_as_submitted(worl
     assert event["type"] == "sms.submitted.v1" and event["data"]["tid"] == task.tid
 
 
+async def test_a_request_that_gives_the_device_more_time_is_waited_for_longer(world: World) -> None:
+    await world.accept({"timeout_s": 100})
+    assert world.device.posts[0][0].timeout_s == 100
+    sms = await world.sms()
+    assert sms is not None and sms.deadline_at == START + 100 + 8 + 60
+
+
 async def test_what_waits_for_a_gateway_leaves_in_one_post(world: World) -> None:
     deliveries = [world.delivery({"id": f"r{n}", "to": f"+49151{n:08d}"}) for n in range(5)]
     for delivery, _ in deliveries:
