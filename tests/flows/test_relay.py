@@ -19,8 +19,10 @@ class Broker:
     def __init__(self) -> None:
         self.kept: list[str] = []
         self.errors: dict[str, Exception] = {}
+        self.asked = asyncio.Event()
 
     async def publish_many(self, publications: Sequence[Publication]) -> list[Exception | None]:
+        self.asked.set()
         self.kept += [one.routing_key for one in publications if one.routing_key not in self.errors]
         return [self.errors.get(one.routing_key) for one in publications]
 
@@ -70,12 +72,12 @@ async def test_it_wakes_for_news_and_goes_on_after_a_broker_that_was_away(
     running = asyncio.create_task(relay.run())
     await put(world, "a")
     relay.wake()
-    while world.metrics.outbox_pending._value.get() == 0:
-        await asyncio.sleep(0)
+    await broker.asked.wait()
     broker.errors.clear()
-    while broker.kept != ["a"]:
-        await asyncio.sleep(0)
+    broker.asked.clear()
+    await broker.asked.wait()
     running.cancel()
+    assert broker.kept == ["a"]
 
 
 async def test_above_its_limit_no_hand_over_is_begun_until_it_has_shrunk(world: World) -> None:
