@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import threading
@@ -216,8 +217,11 @@ class Bridge:
     async def _restore_budgets(self) -> None:
         """Buckets start empty after a restart; what a long message owes is still owed (promise 3)."""
         debts = await self.ledger.write(Transaction.debts)
-        for sim, level in debts.items():
-            self.fleet.restore_debt(sim, level, self.clock.mono())
+        paces = [pace.rate_per_s for gateway in self.fleet.gateways.values() for pace in gateway.plan.ports.values()]
+        slowest = min((rate for rate in paces if rate is not None), default=math.inf)
+        for sim, (level, at) in debts.items():
+            paid = slowest * max(0.0, self.clock.wall() - at)  # the card may be in any port: the slowest is safe
+            self.fleet.restore_debt(sim, min(0.0, level + paid), self.clock.mono())
 
     def _left_device(self, gateway: str, port: int) -> None:
         self.planner.reported(gateway, port)

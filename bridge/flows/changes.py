@@ -1,7 +1,7 @@
 """What follows from a change of an SMS once it is durable: its line in the log, its metrics, its place on the port.
 
-One line per SMS and state, numbers masked, text never. Every flow that settles outcomes calls this after its commit,
-so that a state is counted once, whoever brought it about.
+One line per SMS and state, numbers masked, text never. Whoever settles outcomes calls this after the commit, so that a
+state is counted once, whoever brought it about.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ON_DEVICE = frozenset({State.SUBMITTING, State.SUBMITTED})
 class Changes:
     """Tells the log, the metrics and the planner what has become of SMS.
 
-    ``left_device(gateway, port)`` frees the task's place on its port, ``elsewhere`` is not asked here.
+    ``left_device(gateway, port)`` frees the task's place on its port.
     """
 
     def __init__(self, metrics: Metrics, left_device: Callable[[str, int], None]) -> None:
@@ -40,12 +40,10 @@ class Changes:
     def _free(self, before: Sms, after: Sms) -> None:
         """Free the task's place on its port, once.
 
-        A task in doubt holds no place (nobody knows that it is there), so it cannot free one later either; and what
-        the gateway itself refused was refunded by the hand-over, place included.
+        A task in doubt holds no place (nobody knows that it is there), so it cannot free one later either.
         """
         left = before.state in ON_DEVICE and after.state not in ON_DEVICE
-        refunded = after.state is State.HANDED_BACK and _word(before, after) == "gateway"
-        if left and not refunded and before.reason is None and before.gateway and before.port:
+        if left and before.reason is None and before.gateway and before.port:
             self._left_device(before.gateway, before.port)
 
     def _count(self, before: Sms, after: Sms, now: float) -> None:

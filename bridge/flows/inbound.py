@@ -11,7 +11,8 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
@@ -44,12 +45,13 @@ from bridge.models import (
     SmsObserved,
     SmsReceived,
     SmsReportUnmatched,
+    State,
     moment,
     publication_of,
 )
 from bridge.rules import matching, outcomes
 from bridge.rules.health import Fleet, PortChange
-from bridge.store.ledger import Ledger, Transaction
+from bridge.store.ledger import Ledger, PastAttempt, Transaction
 
 log = structlog.get_logger()
 
@@ -229,34 +231,58 @@ class _Push:
 
     def _report(self, tx: Transaction, done: Absorbed, report: SmsReport) -> None:
         sms = self._sms_of_task(tx, report.tid)
-        if sms is None:
-            self._report_of_past(tx, done, report)
+        if sms is not None:
+            terms = self._known.terms_of(sms.route)
+            elsewhere = report.failed > 0 and self._known.has_elsewhere(sms)
+            self._settle(done, sms, outcomes.reported(sms, report, self.now, terms, elsewhere=elsewhere))
             return
-        terms = self._known.terms_of(sms.route)
-        elsewhere = report.failed > 0 and self._known.has_elsewhere(sms)
-        self._settle(done, sms, outcomes.reported(sms, report, self.now, terms, elsewhere=elsewhere))
-
-    def _report_of_past(self, tx: Transaction, done: Absorbed, report: SmsReport) -> None:
-        """`sent` for an attempt that was handed back, while the next one is under way: it may go out twice."""
         past = tx.past_of_task(self._gateway, report.tid)
         row = outcomes.row_of_past(report, past.recipient) if past else None
-        sms = tx.sms(past.app_id, past.id) if past and row else None
-        sms = sms and self._latest.get(sms.key, sms)
-        if past is None or row is None or sms is None:
+        if past is None or row is None:
+            done.unmatched += 1
+        else:
+            self._sent_by_past(tx, done, past, report.tid, row.at)
+
+    def _sent_by_past(self, tx: Transaction, done: Absorbed, past: PastAttempt, tid: int, at: float | None) -> None:
+        """`sent` for an attempt that was handed back: told with that attempt's place.
+
+        A handed-back SMS is sent by it, and its copy becomes a repeat. Where the next attempt was begun it may have
+        gone out twice: told as such while there is anything to tell, and always an ERROR in the log.
+        """
+        found = tx.sms(past.app_id, past.id)
+        if found is None:
             done.unmatched += 1
             return
-        if sms.attempt > past.attempt and sms.state.open:
-            self._settle(done, sms, outcomes.sent_as(sms, self.now, at=row.at, possible_duplicate=True))
+        sms = self._latest.get(found.key, found)
+        place: dict[str, Any] = {
+            "gateway": self._gateway,
+            "port": past.port,
+            "slot": past.slot,
+            "sim": past.sim,
+            "tid": tid,
+        }
+        duplicate = sms.state is not State.HANDED_BACK
+        outcome = outcomes.sent_as(replace(sms, **place), self.now, at=at, possible_duplicate=duplicate)
+        if outcome is not None and duplicate:
+            kept = {name: getattr(sms, name) for name in place}
+            outcome = replace(outcome, sms=replace(outcome.sms, **kept))
+        if duplicate:
             done.duplicates.append(sms)
+        if outcome is not None:
+            self._settle(done, sms, outcome)
 
     def _sent_sms(self, tx: Transaction, done: Absorbed, fact: SentSms) -> None:
         """A second, independent word about one of ours; else an SMS of another submitter, which used the SIM."""
-        sms = self._sms_of_task(tx, fact.tid) if fact.tid is not None else None
-        ours = sms is not None and fact.source in {None, codes.SOURCE_HTTP}
-        if sms is not None and ours and matching.same_number(fact.recipient, sms.recipient):
-            if fact.code == 0:
-                self._settle(done, sms, outcomes.sent_as(sms, self.now, at=fact.at))
-            return
+        if fact.tid is not None and fact.source in {None, codes.SOURCE_HTTP}:
+            sms = self._sms_of_task(tx, fact.tid)
+            past = None if sms else tx.past_of_task(self._gateway, fact.tid)
+            recipient = sms.recipient if sms else past.recipient if past else ""
+            if matching.same_number(fact.recipient, recipient):
+                if fact.code == 0 and sms:
+                    self._settle(done, sms, outcomes.sent_as(sms, self.now, at=fact.at))
+                elif fact.code == 0 and past:
+                    self._sent_by_past(tx, done, past, fact.tid, fact.at)
+                return
         port, sim = self._place(fact.port.number if fact.port else None)
         data = SmsObserved(
             gateway=self._gateway,
@@ -269,9 +295,8 @@ class _Push:
             sent_at=moment(fact.at),
         )
         stamp = f"{fact.at:.0f}" if fact.at is not None else "-"
-        self._publish(
-            tx, data, f"observed/{self._gateway}/{port or '-'}/{fact.tid or '-'}/{stamp}/{fact.recipient}", port
-        )
+        event_id = f"observed/{self._gateway}/{port or '-'}/{fact.tid or '-'}/{stamp}/{fact.recipient}"
+        self._publish(tx, data, event_id, port)
 
     def _settle(self, done: Absorbed, sms: Sms, outcome: outcomes.Outcome | None) -> None:
         if outcome is None:
@@ -307,7 +332,7 @@ class _Push:
             sim=sim,
             sender=sms.sender,
             content=content,
-            device_at=sms.at if sms.at is not None else sms.scts_at,
+            device_at=matching.moment_of(sms),
         )
         data = SmsReceived(
             gateway=self._gateway,
@@ -319,7 +344,7 @@ class _Push:
             text=sms.text,
             smsc=sms.smsc or None,
             scts=sms.scts or None,
-            received_at=moment(sms.at if sms.at is not None else sms.scts_at),
+            received_at=moment(matching.moment_of(sms)),
             via=sms.via,
             possible_repeat=True if verdict == "possible_repeat" else None,
         )
@@ -330,7 +355,9 @@ class _Push:
         port, sim = self._place(report.port.number if report.port else None)
         sim = sim or f"{self._gateway}/{report.port or '-'}"
         tail = matching.digits(report.recipient)[-matching.TAIL :]
-        sms, candidates = matching.match_report(report.recipient, tx.sent_to(tail, sim, self.now - REPORT_WINDOW_S))
+        unreported = tx.sent_to(tail, sim, self.now - REPORT_WINDOW_S)
+        waiting = [self._latest.get(one.key, one) for one in unreported]
+        sms, candidates = matching.match_report(report.recipient, waiting)
         key = f"report/{sim}/{report.recipient}/{report.code}/{report.stamp or report.at}"
         self._note_report(tx, key, report, sim, body_hash)
         if sms is not None:

@@ -32,11 +32,13 @@ from bridge.errors import (
 from bridge.flows.changes import Changes
 from bridge.metrics import Metrics
 from bridge.models import (
+    H_ATTEMPT,
     H_DETAIL,
     H_EXPIRES_AT,
     H_PARENT,
     H_REASON,
     H_TRACEPARENT,
+    H_TRIED,
     TIERS_S,
     Clock,
     Delivery,
@@ -223,13 +225,17 @@ class Outbound:
 
     def _as_first_seen(self, request: Request) -> Request:
         """Without a timestamp the age counts from first sight, however often it is given back and comes again."""
-        if request.timestamp is not None:
-            return request
-        same = (request.key, request.attempt, request.fingerprint)
-        expires_at = self._first_seen.setdefault(same, request.expires_at)
-        if len(self._first_seen) > FIRST_SEEN_MOST:
-            self._first_seen.popitem(last=False)
-        return replace(request, expires_at=min(expires_at, request.expires_at))
+        known = self._first_seen.pop((request.key, request.attempt, request.fingerprint), request.expires_at)
+        return request if known >= request.expires_at else replace(request, expires_at=known)
+
+    def _give_back(self, waiting: Waiting) -> None:
+        """Back to the broker, unchanged; the age that only we know is kept here meanwhile."""
+        request = waiting.request
+        if request.timestamp is None:
+            self._first_seen[request.key, request.attempt, request.fingerprint] = request.expires_at
+            if len(self._first_seen) > FIRST_SEEN_MOST:
+                self._first_seen.popitem(last=False)
+        waiting.delivery.give_back()
 
     def _spawn(self, work: Coroutine[Any, Any, None], *deliveries: Delivery) -> None:
         """Run on a worker of our own: the edge's would be cancelled with its channel. Failures give back, later."""
@@ -260,15 +266,17 @@ class Outbound:
         key = row.key if row else intake.key_of(delivery)
         route, _ = intake.place_of(delivery.routing_key)
         detail = {"reason": error.reason, "field": error.field, "detail": str(error)}
-        if key is None or error.reason != "invalid":
-            await self._bury(delivery, error, _rejected_id(delivery, key, row))
+        refused = row or (_unread(delivery, key, route, now) if key else None)
+        event_id = f"{refused.key}/{refused.attempt}/sms.rejected" if refused else _nokey(delivery.body)
+        if refused is None or error.reason != "invalid":
+            await self._bury(delivery, error, event_id)
         outcome = "unreadable" if error.reason in {"unreadable", "too_large"} else "rejected"
         self._metrics.requests_total.labels(self._route_label(route), outcome).inc()
-        if key is None:
+        if refused is None:
             nobody = SmsRejected(app_id=delivery.app_id or None, route=route, of_sms=False, **detail)
             event = publication_of(
                 nobody,
-                event_id=_rejected_id(delivery, None, None),
+                event_id=event_id,
                 at=now,
                 subject="-",
                 route=route,
@@ -278,10 +286,11 @@ class Outbound:
             await self._ledger.write(lambda tx: tx.publish([event], now))
             log.info("sms.rejected", request_id=None, route=route, reason=error.reason, field=error.field)
         else:
-            refused = row or _unread(delivery, key, route, now)
             told = {name: value for name, value in detail.items() if value is not None}
             if await self._ledger.write(lambda tx: tx.refuse(refused, "sms.rejected", now, **told)):
-                log.info("sms.rejected", request_id=str(key), route=route, reason=error.reason, field=error.field)
+                log.info(
+                    "sms.rejected", request_id=str(refused.key), route=route, reason=error.reason, field=error.field
+                )
         delivery.ack()
         self._wake_relay()
 
@@ -325,9 +334,11 @@ class Outbound:
         """Send what waits for itself to a tier, with its age fixed; it comes back under its own routing key."""
         tier = next((tier for tier in reversed(TIERS_S) if tier <= wait_s), TIERS_S[0])
         headers = {
-            name: value
-            for name, value in delivery.headers.items()
-            if name in {"x-attempt", "x-tried", H_PARENT, H_TRACEPARENT}
+            H_ATTEMPT: request.attempt if request.attempt > 1 else None,
+            H_TRIED: to_json(request.tried) if request.tried else None,
+            H_PARENT: request.parent,
+            H_TRACEPARENT: request.traceparent,
+            H_EXPIRES_AT: request.expires_at,
         }
         copy = Publication(
             f"later.{tier}",
@@ -338,7 +349,7 @@ class Outbound:
             correlation_id=delivery.correlation_id,
             timestamp=delivery.timestamp,
             reply_to=delivery.reply_to,
-            headers={**headers, H_EXPIRES_AT: request.expires_at},
+            headers={name: value for name, value in headers.items() if value is not None},
         )
         await self._publish_all([copy])
         delivery.ack()
@@ -356,7 +367,7 @@ class Outbound:
             self._news.clear()
             if self._bug is not None:
                 raise self._bug
-            wake_at = None if self._is_paused() else self._plan()
+            wake_at = self._plan()
             wait_s = TICK_S if wake_at is None else min(TICK_S, max(SOONEST_S, wake_at - self._clock.mono()))
             try:
                 async with asyncio.timeout(wait_s):
@@ -365,12 +376,12 @@ class Outbound:
                 pass
 
     def _plan(self) -> float | None:
-        plan = self._planner.plan(self._clock.mono())
+        plan = self._planner.plan(self._clock.mono(), begin=not self._stopping and not self._is_paused())
         for waiting in plan.expired:
             row = row_of(waiting.request, State.EXPIRED, self._clock.wall())
             self._spawn(self._expire(row, waiting.delivery, "too_late"), waiting.delivery)
         for waiting in plan.overdue:
-            waiting.delivery.give_back()
+            self._give_back(waiting)
         for batch in plan.batches:
             self._spawn(self._hand_over(batch))
         return plan.wake_at
@@ -464,6 +475,8 @@ class Outbound:
             outcome, verdicts = "garbled", _all(tids, codes.InDoubt(str(error)))
         else:
             outcome, verdicts = "answered", codes.of_answer(answer, tids)
+        if outcome in {"silent", "garbled"}:
+            self._fleet.pause_gateway(gateway, self._clock.mono())  # or all that waits would follow into doubt
         self._metrics.posts_total.labels(gateway, outcome).inc()
         self._metrics.tasks_per_post.observe(len(tasks))
         if outcome != "answered":
@@ -549,7 +562,7 @@ class Outbound:
             if verdict.scope == "sim":
                 self._fleet.pause_port(gateway, assignment.port, mono)
             else:
-                self._planner.refund(assignment, mono)
+                self._planner.refund_budget(assignment, mono)
         if refusals:
             worst = next((v for v in refusals if v.stop), refusals[0])
             self._fleet.pause_gateway(gateway, mono, stop=worst.stop)
@@ -567,9 +580,10 @@ class Outbound:
     def has_elsewhere(self, sms: Sms) -> bool:
         """Whether another SIM is left for an SMS that its SIM failed; also asked for by late reports."""
         asked = sms.asked
-        if "body" not in asked:
+        try:
+            body = read_send_request(asked.get("body", "").encode())
+        except RequestInvalid:
             return False
-        body = read_send_request(asked["body"].encode())
         route, gateway = intake.place_of(asked["rk"])
         request = Request(
             key=sms.key,
@@ -607,6 +621,8 @@ class Outbound:
             await asyncio.sleep(TICK_S)
 
     async def _tend(self, lane: Lane) -> None:
+        if self._stopping:
+            return
         mono = self._clock.mono()
         moment = self._planner.next_moment(lane.queue, mono)
         capable = moment is not None and moment <= mono + self._settings.policy_of(lane.route).hold_s
@@ -632,7 +648,7 @@ class Outbound:
         await self._consumers.stop_consuming(lane.queue)
         lane.consuming = False
         for waiting in self._planner.drain(lane.queue):
-            waiting.delivery.give_back()
+            self._give_back(waiting)
 
     def _mark(self, lane: Lane, *, paused: bool) -> None:
         if lane.route:
@@ -718,20 +734,19 @@ def _late(taken: Request | intake.Expansion, delivery: Delivery, now: float) -> 
 
 
 def _unread(delivery: Delivery, key: Key, route: str | None, now: float) -> Sms:
-    """The row of a request that could not be read or taken: its fingerprint is that of the raw body."""
-    fingerprint = hashlib.sha256(delivery.routing_key.encode() + b"\0" + delivery.body).digest()[:16]
+    """The row of a request that is refused for its content; where not even that can be read, the bytes stand for it."""
+    try:
+        fingerprint = read_send_request(delivery.body).fingerprint(delivery.routing_key)
+    except RequestInvalid:
+        fingerprint = hashlib.sha256(delivery.routing_key.encode() + b"\0" + delivery.body).digest()[:16]
     asked = {
         "cid": delivery.correlation_id,
         "reply_to": delivery.reply_to,
         "tp": delivery.headers.get(H_TRACEPARENT),
     }
     request = to_json({name: value for name, value in asked.items() if isinstance(value, str)})
-    return Sms(key.app_id, key.id, fingerprint, State.REJECTED, now, request=request, route=route)
-
-
-def _rejected_id(delivery: Delivery, key: Key | None, row: Sms | None) -> str:
-    """The id of the event that tells of a refusal."""
-    return f"{key}/{row.attempt if row else 1}/sms.rejected" if key else _nokey(delivery.body)
+    attempt = intake.attempt_of(delivery.headers)
+    return Sms(key.app_id, key.id, fingerprint, State.REJECTED, now, attempt, request=request, route=route)
 
 
 def _nokey(body: bytes) -> str:

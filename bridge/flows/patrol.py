@@ -10,10 +10,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
+from bridge import logs
 from bridge.ejoin.facts import DeviceStatus, ListedTask
 from bridge.ejoin.ports import Port
 from bridge.errors import BridgeError, LedgerUnavailable
@@ -212,8 +213,13 @@ class Patrol:
                 doubtful[sms.gateway].append(sms)
         for gateway, rows in doubtful.items():
             self._metrics.in_doubt.labels(gateway).set(len(rows))
-            if listed := await self._listed(gateway, rows):
-                await self._settle(listed, outcomes.listed)
+        if listed := await self._listed_by_all(doubtful):
+            await self._settle(listed, outcomes.listed)
+
+    async def _listed_by_all(self, by_gateway: Mapping[str, list[Sms]]) -> list[Sms]:
+        """Those that their gateways' task lists show; all gateways are asked at once, a silent one delays no other."""
+        found = await asyncio.gather(*(self._listed(gateway, rows) for gateway, rows in by_gateway.items() if rows))
+        return [sms for part in found for sms in part]
 
     async def _listed(self, gateway: str, rows: Iterable[Sms]) -> list[Sms]:
         """Those of ``rows`` that the gateway's task lists show."""
@@ -244,7 +250,7 @@ class Patrol:
         for sms in overdue:
             if sms.state.open and sms.reason is not None and sms.gateway:
                 by_gateway[sms.gateway].append(sms)
-        in_list = {sms.key for gateway, rows in by_gateway.items() for sms in await self._listed(gateway, rows)}
+        in_list = {sms.key for sms in await self._listed_by_all(by_gateway)}
         held = [sms for sms in overdue if sms.state.open]
         await self._settle(
             held, lambda sms, now: outcomes.given_up(sms, now, self._terms_of(sms.route), in_list=sms.key in in_list)
@@ -273,21 +279,29 @@ class Patrol:
     async def _expire(self, rows: list[Sms]) -> None:
         """A handed-back SMS whose copy did not come back: ended through the gate, as its next attempt would be."""
         now = self._clock.wall()
-        copies = [replace(sms, state=State.EXPIRED, state_at=now, attempt=sms.attempt + 1) for sms in rows]
+        nowhere: dict[str, Any] = {
+            "gateway": None,
+            "port": None,
+            "slot": None,
+            "sim": None,
+            "tid": None,
+            "deadline_at": None,
+        }
+        copies = [replace(s, state=State.EXPIRED, state_at=now, attempt=s.attempt + 1, **nowhere) for s in rows]
 
-        def expire(tx: Transaction) -> None:
-            for copy in copies:
-                tx.refuse(
-                    replace(copy, deadline_at=None),
-                    "sms.expired",
-                    now,
-                    reason="too_late",
-                    expires_at=stamp(copy.expires_at),
-                )
+        def expire(tx: Transaction) -> list[Sms]:
+            return [
+                copy
+                for copy in copies
+                if tx.refuse(copy, "sms.expired", now, reason="too_late", expires_at=stamp(copy.expires_at))
+            ]
 
-        if copies:
-            await self._ledger.write(expire)
-            self._wake_relay()
+        if not copies:
+            return
+        for sms in await self._ledger.write(expire):
+            self._metrics.requests_total.labels(sms.route or "-", "expired").inc()
+            log.info("sms.expired", request_id=str(sms.key), route=sms.route, to=logs.mask(sms.recipient))
+        self._wake_relay()
 
     async def _prune(self) -> None:
         routes = [None, *(entry.name for entry in self._settings.routes)]

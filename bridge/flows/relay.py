@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from bridge.errors import BridgeError, LedgerUnavailable
+from bridge.errors import LedgerUnavailable
 from bridge.metrics import Metrics
 from bridge.models import Clock, Publication
 from bridge.store.ledger import Ledger, Transaction
@@ -42,8 +42,13 @@ class Relay:
         self._pause = pause
         self._resume = resume
         self._news = asyncio.Event()
-        self._told: list[int] = []
         self._turn = asyncio.Lock()
+        self._told: list[int] = []
+        self._after = 0
+        self._refused = 0
+        self._retry_at = 0.0
+        self._retry_s = RETRY_S[0]
+        self._measure_at = 0.0
         self.paused = False
 
     def wake(self) -> None:
@@ -52,63 +57,72 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        wait_s = RETRY_S[0]
         while True:
             self._news.clear()
-            progress, left = await self._step()
-            if progress:
-                wait_s = RETRY_S[0]
-            elif left:
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, RETRY_S[1])
-            else:
-                await self._idle()
+            if not await self._step():
+                await self._rest()
 
     async def drain(self) -> bool:
-        """Publish until the outbox is empty, for a stop; False where the broker takes nothing any more."""
-        while True:
-            progress, left = await self._step()
-            if not progress:
-                return not left
+        """Publish what is in the outbox once, for a stop; False where something was not taken."""
+        self._begin_anew()
+        while await self._step():
+            pass
+        return not self._refused
 
-    async def _idle(self) -> None:
+    async def _rest(self) -> None:
+        """Wait for news, or until it is time to try again what was refused."""
+        left_s = self._retry_at - self._clock.mono() if self._refused else IDLE_S
         try:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(max(0.0, min(left_s, IDLE_S))):
                 await self._news.wait()
         except TimeoutError:
-            await self._look()
+            pass
+        if self._refused and self._clock.mono() >= self._retry_at:
+            self._begin_anew()
 
-    async def _step(self) -> tuple[bool, bool]:
-        """Publish the oldest rows: (whether anything was confirmed, whether rows were left behind)."""
+    def _begin_anew(self) -> None:
+        self._after = self._refused = 0
+
+    async def _step(self) -> bool:
+        """Publish the next rows; False where there is none, or where the broker took none of them.
+
+        What one queue refuses is walked past, so that it holds up nothing else, and tried again later.
+        """
         async with self._turn:  # a stop drains beside the loop: no row is in two hands
-            return await self._publish_oldest()
+            try:
+                rows = await self._ledger.write(self._claim)
+            except LedgerUnavailable as error:
+                log.warning("outbox.unreadable", error=str(error))
+                return False
+            if not rows:
+                return False
+            errors = await self._publish([publication for _, publication in rows])
+            self._told = [n for (n, _), error in zip(rows, errors, strict=True) if not _may_come_again(error)]
+            self._after = rows[-1][0]
+            self._note_refused(len(rows) - len(self._told))
+            self._complain(rows, errors)
+            return bool(self._told)
 
-    async def _publish_oldest(self) -> tuple[bool, bool]:
-        try:
-            rows = await self._ledger.write(self._claim)
-        except LedgerUnavailable:
-            return False, True
-        if not rows:
-            return False, False
-        errors = await self._publish([publication for _, publication in rows])
-        self._told = [n for (n, _), error in zip(rows, errors, strict=True) if not isinstance(error, BridgeError)]
-        self._complain(rows, errors)
-        return bool(self._told), True
+    def _note_refused(self, count: int) -> None:
+        if not count:
+            self._retry_s = RETRY_S[0]
+            return
+        if not self._refused:
+            self._retry_at = self._clock.mono() + self._retry_s
+            self._retry_s = min(self._retry_s * 2, RETRY_S[1])
+        self._refused += count
 
     def _claim(self, tx: Transaction) -> list[tuple[int, Publication]]:
         """Forget what was confirmed since the last claim, and read the next: one commit for both."""
         tx.drop_outbox(self._told)
         self._told = []
-        self._measure(tx)
-        return tx.read_outbox(0, CHUNK)
-
-    async def _look(self) -> None:
-        try:
-            await self._ledger.write(self._measure)
-        except LedgerUnavailable as error:
-            log.warning("outbox.unreadable", error=str(error))
+        rows = tx.read_outbox(self._after, CHUNK)
+        if not rows or self._clock.mono() >= self._measure_at:
+            self._measure(tx)
+        return rows
 
     def _measure(self, tx: Transaction) -> None:
+        self._measure_at = self._clock.mono() + IDLE_S
         count, oldest = tx.outbox_facts()
         self._metrics.outbox_pending.set(count)
         self._metrics.outbox_age_seconds.set(0.0 if oldest is None else max(0.0, self._clock.wall() - oldest))
@@ -121,11 +135,16 @@ class Relay:
         """What the broker did not confirm stays; what AMQP has no form for never goes, and must not block the rest."""
         failed = [(row[1], error) for row, error in zip(rows, errors, strict=True) if error is not None]
         for publication, error in failed:
-            if not isinstance(error, BridgeError):
+            if not _may_come_again(error):
                 log.error(
                     "outbox.dropped", key=publication.routing_key, message_id=publication.message_id, error=repr(error)
                 )
-        waiting = [(publication, error) for publication, error in failed if isinstance(error, BridgeError)]
+        waiting = [(publication, error) for publication, error in failed if _may_come_again(error)]
         if waiting:
             publication, error = waiting[0]
             log.warning("outbox.not_confirmed", count=len(waiting), first=publication.routing_key, error=str(error))
+
+
+def _may_come_again(error: Exception | None) -> bool:
+    """Whether a publication stays: all but what was confirmed, and what AMQP has no form for."""
+    return error is not None and not isinstance(error, ValueError | TypeError)

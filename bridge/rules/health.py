@@ -143,6 +143,11 @@ class Fleet:
         """A configured port; KeyError where there is none."""
         return self.gateways[gateway].ports[number]
 
+    def find_port(self, gateway: str, number: int) -> PortBelief | None:
+        """A port; None where it is not, or no longer, configured."""
+        belief = self.gateways.get(gateway)
+        return None if belief is None else belief.ports.get(number)
+
     def find_card(self, name: str) -> PortBelief | None:
         """The port that holds the card with this ICCID or own number; None where no port has told of it."""
         return self._cards.get(name) or self._cards.get(digits(name))

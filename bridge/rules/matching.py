@@ -71,9 +71,14 @@ class Known(Protocol):
 def judge_received(key: str, sms: ReceivedSms, known: Sequence[Known]) -> Literal["new", "repeat", "possible_repeat"]:
     """Whether an incoming SMS is to be told: a repeat is not, a possible one is, and says so."""
     for other in known:
-        if other.via != sms.via and (other.key == key or _same_moment(other.device_at, sms.at)):
+        if other.via != sms.via and (other.key == key or _same_moment(other.device_at, moment_of(sms))):
             return "repeat"
     return "possible_repeat" if any(other.key == key for other in known) else "new"
+
+
+def moment_of(sms: ReceivedSms) -> float | None:
+    """When it came, by the device's clock, else by the network's."""
+    return sms.at if sms.at is not None else sms.scts_at
 
 
 def _same_moment(one: float | None, other: float | None) -> bool:

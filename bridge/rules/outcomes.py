@@ -62,14 +62,16 @@ def answered(
     """The gateway's answer to the submit.
 
     ``ahead`` counts the tasks that wait before this one on its port, ``elsewhere`` says whether another SIM is left.
-    None where a report has jumped ahead or another attempt is in hand.
+    None where a report has jumped ahead or another attempt is in hand. A verdict that could be stored only after the
+    row's deadline still counts.
     """
-    if sms.state is not State.SUBMITTING:
+    waited_in_vain = sms.state is State.IN_DOUBT and sms.reason == ANSWER_LOST
+    if sms.state is not State.SUBMITTING and not waited_in_vain:
         return None
     match verdict:
         case codes.Submitted():
             wait_s = (ahead + 1) * terms.timeout_s + REPORT_CACHE_S + terms.report_margin_s
-            return _told(sms, "sms.submitted", now, state=State.SUBMITTED, deadline_at=now + wait_s)
+            return _told(sms, "sms.submitted", now, state=State.SUBMITTED, deadline_at=now + wait_s, reason=None)
         case codes.HandBack():
             return hand_back(sms, verdict, now, terms, elsewhere=elsewhere)
         case codes.Failed():

@@ -35,7 +35,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now: hand over, tell as expired, give back to the broker; ``wake_at``: None waits for news only."""
+    """What to do now: hand over, tell as expired, give back to the broker.
+
+    Before ``wake_at`` nothing more happens by time alone (None: ever); news may call for a plan at any moment.
+    """
 
     batches: tuple[Batch, ...]
     expired: tuple[Waiting, ...]
@@ -139,28 +142,42 @@ class Planner:
 
         To be told before ``posted``: later the bucket may have filled up meanwhile, and only the place is freed.
         """
+        self.refund_budget(assignment, now)
+        self.reported(assignment.gateway, assignment.port)
+
+    def refund_budget(self, assignment: Assignment, now: float) -> None:
+        """The budget alone, where somebody else tells that the device is done with the task."""
         bucket = self._outlets[assignment.gateway].flight.pop(assignment, None)
         if bucket is not None:
             bucket.refund(assignment.waiting.cost, now)
-        self.reported(assignment.gateway, assignment.port)
+            if holder := self._fleet.find_card(assignment.sim):  # the card may lie in another port by now
+                self._fleet.note_news(holder)
 
     def reported(self, gateway: str, port: int) -> None:
-        """The device is done with one task of the port."""
-        belief = self._fleet.port(gateway, port)
-        belief.queued = max(0, belief.queued - 1)
-        self._fleet.note_news(belief)
+        """The device is done with one task of the port; nothing to us where it is not configured any more."""
+        belief = self._fleet.find_port(gateway, port)
+        if belief is not None:
+            belief.queued = max(0, belief.queued - 1)
+            self._fleet.note_news(belief)
 
     def restore_queued(self, gateway: str, port: int, count: int) -> None:
         """At start: so many tasks were handed to the port and never reported."""
-        belief = self._fleet.port(gateway, port)
-        belief.queued = count
-        self._fleet.note_news(belief)
+        belief = self._fleet.find_port(gateway, port)
+        if belief is not None:
+            belief.queued = count
+            self._fleet.note_news(belief)
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
-    def plan(self, now: float) -> Plan:
-        """Decide what leaves now. Batches are begun by this: their gateways are busy until ``posted``."""
+    def plan(self, now: float, *, begin: bool = True) -> Plan:
+        """Decide what leaves now. Batches are begun by this: their gateways are busy until ``posted``.
+
+        Without ``begin`` only those leave who must not or need not wait any longer.
+        """
         expired, overdue = self._retire(now)
+        if not begin:
+            end = self._next_end()
+            return Plan((), tuple(expired), tuple(overdue), None if end == math.inf else end)
         self._take_news(now)
         self._serve_booked(now)
         stuck = self._serve_lines(now)
@@ -180,12 +197,8 @@ class Planner:
             for port in self._routing.ports_of(lane)
             if port.registered
         )
-        earliest = math.inf
-        for moment in moments:
-            if moment <= now:
-                return now
-            earliest = min(earliest, moment)
-        return None if earliest == math.inf else earliest
+        earliest = min(moments, default=None)
+        return None if earliest is None else max(now, earliest)
 
     def _retire(self, now: float) -> tuple[list[Waiting], list[Waiting]]:
         """Take out who must not or need not wait any longer: (expired, overdue)."""
@@ -252,7 +265,7 @@ class Planner:
             if port is not None and moment <= now:
                 self._assign(waiting, port, now)
                 return True
-            if port is not None and waiting.cost > 1 and self._fleet.usable(port, now):
+            if port is not None and waiting.cost > 1:
                 self._book(waiting, port, moment, now)
                 continue
             group.stuck = True
@@ -304,9 +317,10 @@ class Planner:
         return batch
 
     def _book(self, waiting: Waiting, port: PortBelief, ready_at: float, now: float) -> None:
-        """Let a port save up for a message; it may wait for that, and no longer than usual beyond it."""
+        """Let a port save up for a message, which may wait for that, and no longer than usual beyond it."""
         self._quit(waiting, port)
-        waiting.give_back_at = max(waiting.give_back_at, ready_at + waiting.hold_s)
+        if self._fleet.usable(port, now):
+            waiting.give_back_at = max(waiting.give_back_at, ready_at + waiting.hold_s)
         self._bookings[port] = Booking(waiting, port.sim)
         self._booked.add(port, now)
 
@@ -353,6 +367,7 @@ class Planner:
         elif port in line.ports:
             del self._lines_of[port][line]
             line.remove(port)
+            self._look_soon(line, now)
 
     def _drop_empty(self, line: Line) -> None:
         """Lines of a whole lane stay, there are few; those of a narrower wish go with their last request."""

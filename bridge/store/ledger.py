@@ -35,6 +35,7 @@ from bridge.store.writer import Writer
 
 T = TypeVar("T")
 MAX_TID = 2**31 - 1
+FIRST_SEQ, OVERTAKEN = 2, 5
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -202,9 +203,9 @@ class Transaction:
         """Note what is left in the SIMs' buckets: {sim: (level in segments, unix seconds)}."""
         self._raw.executemany(sql.SPEND, [(sim, level, at) for sim, (level, at) in levels.items()])
 
-    def debts(self) -> dict[str, float]:
-        """What SIMs still owe for messages longer than their burst: {sim: level below zero}."""
-        return dict(self._raw.execute(sql.DEBTS).fetchall())
+    def debts(self) -> dict[str, tuple[float, float]]:
+        """What SIMs owed for messages longer than their burst: {sim: (level below zero, unix seconds of that)}."""
+        return {sim: (level, at) for sim, level, at in self._raw.execute(sql.DEBTS)}
 
     # --- outbox -----------------------------------------------------------------------------------------------------
 
@@ -223,15 +224,9 @@ class Transaction:
         self._raw.executemany(sql.DROP_OUTBOX, [(n,) for n in numbers])
 
     def outbox_facts(self) -> tuple[int, float | None]:
-        """How many rows wait to be published, and since when the oldest does.
-
-        Counted from the oldest to the newest number, since a real count would read all rows.
-        """
-        oldest = self._raw.execute(sql.OLDEST_OUTBOX).fetchone()
-        if oldest is None:
-            return 0, None
-        (newest,) = self._raw.execute(sql.NEWEST_OUTBOX).fetchone()
-        return newest - oldest[0] + 1, oldest[1]
+        """How many rows wait to be published, and since when the oldest does."""
+        count, oldest = self._raw.execute(sql.COUNT_OUTBOX).fetchone()
+        return count, oldest
 
     # --- incoming SMS -----------------------------------------------------------------------------------------------
 
@@ -253,11 +248,16 @@ class Transaction:
     # --- gateways, meta, age ----------------------------------------------------------------------------------------
 
     def boot_of(self, gateway: str, seq: int) -> tuple[int, int | None]:
-        """Note the device's sequence number: (restarts seen so far, previous number where this one began anew)."""
+        """Note the device's sequence number: (restarts seen so far, previous number where this one began anew).
+
+        A number that is only a little lower has been overtaken on its way.
+        """
         table = schema.gateway
         row = self.connection.execute(sa.select(table.c.seq, table.c.boot).where(table.c.name == gateway)).one()
-        restarted = row.seq is not None and seq < row.seq
+        restarted = row.seq is not None and (seq <= FIRST_SEQ < row.seq or seq < row.seq - OVERTAKEN)
         boot = row.boot + restarted
+        if row.seq is not None and seq < row.seq and not restarted:
+            return boot, None
         self.connection.execute(sa.update(table).where(table.c.name == gateway).values(seq=seq, boot=boot))
         return boot, row.seq if restarted else None
 

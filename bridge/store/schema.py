@@ -96,6 +96,7 @@ outbox = Table(
     Column("routing_key", Text, nullable=False),
     Column("properties", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Index("outbox_at", "at"),  # small, so that counting all rows is cheap
     sqlite_autoincrement=True,  # the relay reads "after n": a number must never come again
 )
 

@@ -48,14 +48,13 @@ SAVE_PAST = (
 PUT_OUTBOX = "INSERT INTO outbox (at, exchange, routing_key, properties, body) VALUES (?, ?, ?, ?, ?)"
 READ_OUTBOX = "SELECT n, exchange, routing_key, properties, body FROM outbox WHERE n > ? ORDER BY n LIMIT ?"
 DROP_OUTBOX = "DELETE FROM outbox WHERE n = ?"
-OLDEST_OUTBOX = "SELECT n, at FROM outbox ORDER BY n LIMIT 1"
-NEWEST_OUTBOX = "SELECT max(n) FROM outbox"
+COUNT_OUTBOX = "SELECT count(at), min(at) FROM outbox"
 
 SPEND = (
     "INSERT INTO budget (sim, level, at, hour, day, month) VALUES (?, ?, ?, 0, 0, 0) "
     "ON CONFLICT (sim) DO UPDATE SET level = excluded.level, at = excluded.at"
 )
-DEBTS = "SELECT sim, level FROM budget WHERE level < 0"
+DEBTS = "SELECT sim, level, at FROM budget WHERE level < 0"
 
 NEXT_TID = "SELECT next_tid FROM gateway WHERE name = ?"
 SET_NEXT_TID = "UPDATE gateway SET next_tid = ? WHERE name = ?"

@@ -97,6 +97,7 @@ class Writer:
                     await asyncio.sleep(0)  # the rest of the bridge gets its turn between two jobs
                 await asyncio.get_running_loop().run_in_executor(self._disk, transaction.commit)
         except (sqlite3.Error, SQLAlchemyError) as error:
+            self._undo()
             self.failing = True
             self._on_failure()
             for job in batch:
@@ -104,6 +105,13 @@ class Writer:
         else:
             self.failing = False
         self._on_commit(time.perf_counter() - began)
+
+    def _undo(self) -> None:
+        """A commit that failed leaves its transaction open, in SQLAlchemy and in SQLite: end both."""
+        if (left := self._connection.get_transaction()) is not None:
+            left.close()
+        if self._raw.in_transaction:
+            self._raw.execute("ROLLBACK")
 
     def _one(self, job: _Job) -> None:
         """One function in its savepoint; an error of the database itself ends the whole transaction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -98,6 +99,59 @@ class TestReports:
         await world.push(report(world.tid))
         assert (await world.told())[-1] == told
 
+    async def handed_back_twice(self, world: World) -> tuple[int, int]:
+        """Two SIMs failed it, proven; the task ids."""
+        tids = []
+        await world.accept()
+        for _ in range(2):
+            tids.append(world.tid)
+            await world.push(report(world.tid, failed="5 SIM Unregistered"))
+            back = (await world.back())[-1]
+            if len(tids) < 2:
+                await world.accept(back.body, headers=dict(back.headers), message_id=back.message_id)
+        return tids[0], tids[1]
+
+    @pytest.mark.parametrize("push", ["report", "sent-sms"])
+    async def test_sent_for_an_earlier_attempt_keeps_a_handed_back_sms_from_going_out_again(
+        self, world: World, push: str
+    ) -> None:
+        first, _ = await self.handed_back_twice(world)
+        told = {"type": "sent-sms", "port": "1.01", "seq": 1, "sms_tid": first, "src_type": 3, "status": "0 OK"}
+        await world.push(report(first) if push == "report" else told | {"time": int(START), "recver": TO})
+        assert (await world.kinds())[-1] == "sms.sent"
+        assert "possible_duplicate" not in (await world.told())[-1]["data"]
+        back = (await world.back())[-1]
+        await world.accept(back.body, headers=dict(back.headers), message_id=back.message_id)
+        assert len(world.device.posts) == 2
+
+    async def test_a_possible_duplicate_names_the_port_that_sent_it(self, world: World) -> None:
+        await world.accept()
+        tid, port = world.tid, world.device.posts[-1][0].port.number
+        await world.push(report(tid, failed="5 SIM Unregistered"))
+        (back,) = await world.back()
+        await world.accept(back.body, headers=dict(back.headers), message_id=back.message_id)
+        await world.push(report(tid))
+        data = (await world.told())[-1]["data"]
+        assert (data["port"], data["tid"], data["possible_duplicate"]) == (port, tid, True)
+
+    async def test_late_evidence_of_an_earlier_attempt_corrects_an_uncertain_end(self, world: World) -> None:
+        await world.accept()
+        tid = world.tid
+        await world.push(report(tid, failed="5 SIM Unregistered"))
+        (back,) = await world.back()
+        await world.accept(back.body, headers=dict(back.headers), message_id=back.message_id)
+        await world.push(report(world.tid, failed="6 Timeout"))
+        failed = (await world.told())[-1]
+        await world.push(report(tid))
+        assert (await world.told())[-1]["data"]["corrects"] == failed["id"]
+
+    async def test_a_report_of_a_port_that_is_no_longer_configured_settles_its_sms(self, world: World) -> None:
+        await world.accept({"ports": "3"}, key="gateway.gw1")
+        del world.fleet.gateways["gw1"].ports[3]
+        await world.patrol.take_over()
+        await world.push(report(world.tid, port="3.01"))
+        assert (await world.kinds())[-1] == "sms.sent"
+
     async def test_a_sent_sms_push_settles_it_as_well(self, world: World) -> None:
         await world.accept()
         push = {"type": "sent-sms", "port": "1.01", "seq": 1, "sms_tid": world.tid, "src_type": 3, "status": "0 OK"}
@@ -147,6 +201,12 @@ class TestReceived:
         (event,) = await world.told()
         assert event["data"]["text"] == "hello" and event["data"]["scts"] == stamp
 
+    async def test_so_it_is_where_the_push_had_no_header_block(self, world: World) -> None:
+        await world.push(received("hello", at=int(START)))
+        block = "Sender: +15551\r\nSMSC: +1\r\nSCTS: 23111422132000\r\n\r\nhello"
+        await world.push(block.encode(), "application/octet-stream; charset=utf-8", port="1", sender="+15551")
+        assert await world.kinds() == ["sms.received"]
+
     async def test_a_text_forward_alone_is_told(self, world: World) -> None:
         body = b"Sender: 13510956503\r\nSMSC: 8613010888500\r\nSCTS: 14072322113832\r\n\r\nHello, world!"
         await world.push(body, "application/octet-stream; charset=utf-8", port="2", sender="13510956503")
@@ -187,6 +247,12 @@ class TestDeliveryReports:
         await world.push(delivery_report())
         await world.push(delivery_report(at=int(START) + 9))
         assert (await world.kinds())[-1] == "sms.report_unmatched"
+
+    async def test_one_in_the_same_body_as_the_devices_report_follows_it(self, world: World) -> None:
+        await world.accept({"delivery_report": True}, key="send.single")
+        await world.push(json.dumps([report(world.tid), delivery_report()]).encode())
+        assert await world.kinds() == ["sms.submitted", "sms.sent", "sms.delivered"]
+        assert [event["sequence"][-1] for event in await world.told()] == ["1", "2", "3"]
 
     async def test_one_that_comes_before_the_devices_own_report_implies_sent(self, world: World) -> None:
         await world.accept({"delivery_report": True}, key="send.single")

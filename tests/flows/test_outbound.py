@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent, LedgerUnavailable
 from bridge.models import State
+from bridge.rules import intake
 from tests.flows.world import START, World
 
 
@@ -105,6 +108,74 @@ async def test_a_gateway_that_refuses_is_left_alone(world: World) -> None:
     assert len(world.device.posts) == 2
 
 
+@pytest.mark.parametrize("failure", [GatewaySilent(), GatewayGarbled()])
+async def test_a_gateway_that_loses_answers_does_not_drag_all_that_waits_into_doubt(
+    world: World, failure: Exception
+) -> None:
+    world.device.failure = failure
+    await world.accept()
+    await world.accept({"id": "b"})
+    assert len(world.device.posts) == 1
+
+
+async def test_a_verdict_that_could_be_stored_only_after_the_deadline_still_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.flows.outbound.GIVE_BACK_PAUSE_S", 0.001)
+    world.device.failure = GatewayNotReached()
+    write, down, tried = world.ledger.write, [True], asyncio.Event()
+
+    async def flaky(work: Any) -> Any:
+        if down[0] and "conclude" in getattr(work, "__name__", ""):
+            tried.set()
+            raise LedgerUnavailable("disk full")
+        return await write(work)
+
+    monkeypatch.setattr(world.outbound._ledger, "write", flaky)
+    delivery, _ = world.delivery()
+    world.outbound.accept(delivery)
+    world.outbound._plan()
+    await tried.wait()
+    port = next(port for port in world.fleet.ports() if port.queued)
+    world.wall += 21
+    await world.patrol._reap()
+    port.queued = 2  # taken by others meanwhile
+    down[0] = False
+    await world.settle()
+    sms = await world.sms()
+    assert sms is not None and sms.state is State.HANDED_BACK
+    assert port.queued == 2
+
+
+async def test_a_copy_that_a_new_configuration_refuses_ends_its_sms(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.device.codes["+4915112345678"] = 7
+    await world.accept({"text": "x" * 200})
+    (back,) = await world.back()
+    strict = {key: replace(rules, max_segments=1) for key, rules in world.outbound._intake.items()}
+    monkeypatch.setattr(world.outbound, "_intake", strict)
+    await world.accept(back.body, headers=dict(back.headers), message_id=back.message_id)
+    sms = await world.sms()
+    assert sms is not None and sms.state is State.REJECTED
+    (event,) = await world.told()
+    assert event["id"] == "shop:a/2/sms.rejected"
+
+
+async def test_while_the_outbox_is_full_nothing_is_begun_and_what_expires_is_told(world: World) -> None:
+    paused = [True]
+    world.outbound._is_paused = lambda: paused[0]
+    late = await world.accept({"validity_s": 10})
+    world.mono += 11
+    await world.settle()
+    assert late.acks == 1 and await world.kinds() == ["sms.expired"]
+    await world.accept({"id": "b"})
+    assert world.device.posts == []
+    paused[0] = False
+    await world.settle()
+    assert len(world.device.posts) == 1
+
+
 async def test_a_repeat_is_acked_and_its_latest_event_told_again(world: World) -> None:
     await world.accept()
     settled = await world.accept()
@@ -165,6 +236,13 @@ class TestBadInput:
         assert not dead or dead[0].message_id == event["id"]
         await world.accept({"id": "next"})
         assert len(world.device.posts) == 1
+
+    @pytest.mark.parametrize("headers", [{"x-tried": "[" * 20_000}, {"traceparent": b"\xff"}, {"x-attempt": []}])
+    async def test_odd_headers_stop_nothing(self, world: World, headers: dict[str, Any]) -> None:
+        soon = datetime.fromtimestamp(START + 100, UTC).isoformat()
+        assert (await world.accept({"not_before": soon}, headers=headers)).acks == 1
+        (copy,) = world.published
+        assert all(isinstance(value, str | int | float) for value in copy.headers.values())
 
     async def test_without_any_id_it_is_told_as_nobodys_and_kept(self, world: World) -> None:
         await world.accept(b'{"to": "+4915112345678", "text": "hi"}')
@@ -360,6 +438,19 @@ class TestLanes:
         await world.accept()
         with pytest.raises(ZeroDivisionError):
             await world.outbound.run()
+
+    async def test_during_a_stop_no_lane_is_opened_and_nothing_is_begun(self, world: World) -> None:
+        await world.outbound.stop(1.0)
+        for lane in world.outbound._lanes:
+            await world.outbound._tend(lane)
+        assert world.consumed == {}
+        delivery, _ = world.delivery()
+        world.planner.offer(
+            intake.read(delivery, world.outbound._rules_of(delivery), START),  # type: ignore[arg-type]
+            delivery, now=world.mono, expires_at=world.mono + 9, hold_s=9,
+        )  # fmt: skip
+        await world.settle()
+        assert world.device.posts == []
 
     async def test_a_stop_gives_back_what_was_not_begun(self, world: World) -> None:
         for number in (1, 2, 3):

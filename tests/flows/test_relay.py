@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -28,7 +29,7 @@ class Broker:
 
 
 def relay_of(world: World, broker: Broker, *, pause: int = 100, resume: int = 50) -> Relay:
-    clock = Clock(lambda: world.wall, lambda: world.mono)
+    clock = Clock(lambda: world.wall, time.monotonic)
     return Relay(world.ledger, broker.publish_many, world.metrics, clock, pause=pause, resume=resume)
 
 
@@ -83,8 +84,36 @@ async def test_it_wakes_for_news_and_goes_on_after_a_broker_that_was_away(
 async def test_above_its_limit_no_hand_over_is_begun_until_it_has_shrunk(world: World) -> None:
     broker = Broker()
     relay = relay_of(world, broker, pause=3, resume=1)
-    await put(world, "a", "b", "c", "d")
-    await relay._look()
+    broker.errors = dict.fromkeys("abcd", BrokerUnavailable())
+    await put(world, *"abcd")
+    await relay.drain()
     assert relay.paused
+    broker.errors.clear()
     await relay.drain()
     assert not relay.paused
+
+
+async def test_what_one_queue_refuses_holds_up_nothing_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.flows.relay.CHUNK", 3)
+    broker = Broker()
+    broker.errors["full"] = BrokerUnavailable()
+    await put(world, *["full"] * 7, "fine")
+    relay = relay_of(world, broker)
+    running = asyncio.create_task(relay.run())
+    while "fine" not in broker.kept:
+        broker.asked.clear()
+        await broker.asked.wait()
+    running.cancel()
+    assert await left(world) == ["full"] * 7 + ["fine"] or await left(world) == ["full"] * 7
+
+
+async def test_one_stuck_row_is_counted_as_one(world: World) -> None:
+    broker = Broker()
+    broker.errors["full"] = BrokerUnavailable()
+    relay = relay_of(world, broker, pause=100)
+    await put(world, "full")
+    for _ in range(120):
+        await put(world, "fine")
+        await relay.drain()
+    assert not relay.paused
+    assert await world.ledger.write(lambda tx: tx.outbox_facts()[0]) == 1

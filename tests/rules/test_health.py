@@ -93,6 +93,12 @@ def test_a_card_that_moves_is_found_where_it_was_told_last():
     assert fleet.find_card("gw1-2") is None
 
 
+def test_a_port_that_is_not_configured_is_not_found():
+    fleet = fleet_of(gw1=1)
+    assert fleet.find_port("gw1", 1) is fleet.port("gw1", 1)
+    assert (fleet.find_port("gw1", 2), fleet.find_port("gw2", 1)) == (None, None)
+
+
 # --- news for the planner -----------------------------------------------------------------------------------------
 
 

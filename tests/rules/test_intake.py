@@ -57,7 +57,7 @@ def test_a_handed_back_copy_knows_its_attempt_and_the_sims_that_failed_it() -> N
     assert (request.attempt, request.tried, request.expires_at, request.parent) == (3, ("1", "2"), NOW + 7, "p")
 
 
-@pytest.mark.parametrize("tried", ["no json", '{"a": 1}', 7, "[1, 2]"])
+@pytest.mark.parametrize("tried", ["no json", '{"a": 1}', 7, "[1, 2]", "[" * 20_000])
 def test_headers_that_make_no_sense_are_no_headers(tried: Any) -> None:
     assert read(headers={"x-tried": tried, "x-attempt": "three"}).tried == ()
 
@@ -120,6 +120,23 @@ def test_ports_that_make_no_sense(body: Any, words: str) -> None:
     with pytest.raises(RequestInvalid, match=words) as caught:
         intake.read(delivery(body, "gateway.gw1"), RULES, NOW)
     assert caught.value.field == "ports"
+
+
+def test_a_spread_over_many_ports_is_bounded_like_a_list() -> None:
+    numbers = [f"+49151{n:08d}" for n in range(126)]
+    with pytest.raises(RequestInvalid, match="1008 SMS") as caught:
+        intake.read(delivery({"to": numbers, "ports": "1-8", "spread": "each"}, "gateway.gw1"), RULES, NOW)
+    assert caught.value.field == "to"
+
+
+def test_ports_of_a_gateway_that_is_not_configured_are_not_judged() -> None:
+    nowhere = IntakeRules(max_age_s=1, max_segments=1, allow_short_codes=False)
+    assert isinstance(intake.read(delivery({"ports": "99"}, "gateway.gone"), nowhere, NOW), Request)
+
+
+@pytest.mark.parametrize("end", [float("nan"), float("inf"), -1.0, NOW + 61 * DAY, "soon"])
+def test_an_end_that_makes_no_sense_is_no_end(end: Any) -> None:
+    assert read(headers={"x-expires-at": end}).expires_at == NOW + DAY
 
 
 def test_properties_that_cannot_be_read() -> None:
@@ -193,6 +210,7 @@ def test_the_fingerprint_tells_another_sms_from_a_repeat() -> None:
         (delivery(b'{"id": 7}'), None),
         (delivery(b"[]"), None),
         (delivery(b"{", message_id="a/b"), None),
+        (delivery(b"{", message_id="a/0", headers={"x-parent": "a"}), Key("shop", "a/0")),
     ],
 )
 def test_the_key_of_what_cannot_be_read(given_delivery: Delivery, key: Key | None) -> None:

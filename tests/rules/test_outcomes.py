@@ -123,6 +123,20 @@ class TestAnswered:
         assert (outcome.sms.state, outcome.sms.reason) == (State.IN_DOUBT, "answer_lost")
         assert outcome.sms.deadline_at == NOW + 900 and outcome.publications == ()
 
+    @pytest.mark.parametrize(
+        ("verdict", "state"),
+        [
+            (codes.Submitted(), State.SUBMITTED),
+            (codes.HandBack("later", "gateway", None, "not reached"), State.HANDED_BACK),
+        ],
+    )
+    def test_a_verdict_that_could_be_stored_only_after_the_deadline_still_counts(
+        self, verdict: codes.Verdict, state: State
+    ) -> None:
+        outcome = self.answer(verdict, sms(State.IN_DOUBT, reason="answer_lost"))
+        assert outcome is not None and (outcome.sms.state, outcome.sms.reason) == (state, None)
+        assert self.answer(verdict, sms(State.IN_DOUBT, reason="restart")) is None
+
     def test_a_report_that_jumped_ahead_wins(self) -> None:
         assert self.answer(codes.Submitted(), sms(State.SENT)) is None
 
@@ -224,6 +238,10 @@ class TestDeadlines:
         assert outcome is not None
         assert (outcome.sms.state, outcome.sms.deadline_at) == (State.SUBMITTED, 5.0)
         assert outcomes.listed(sms(State.SUBMITTED), NOW) is None
+
+    def test_a_task_in_the_list_that_was_told_as_submitted_is_not_told_again(self) -> None:
+        outcome = outcomes.listed(sms(State.IN_DOUBT, reason="report_lost", event_type="sms.submitted"), NOW)
+        assert outcome is not None and (outcome.sms.state, outcome.publications) == (State.SUBMITTED, ())
 
     def test_a_task_still_in_the_list_at_its_deadline_is_asked_about_every_minute_until_it_makes_no_sense(self) -> None:
         row = sms(State.SUBMITTED, reason="restart")

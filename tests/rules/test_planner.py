@@ -118,6 +118,13 @@ def test_what_the_device_still_has_from_before_the_start_counts():
     assert room.fleet.port("gw1", 1).queued == 0
 
 
+def test_tasks_of_ports_that_are_not_configured_any_more_mean_nothing():
+    room = Room(fleet_of(gw1=1))
+    room.planner.restore_queued("gw1", 7, 2)
+    room.planner.reported("gw7", 1)
+    assert room.plan().wake_at is None
+
+
 def test_the_least_spent_of_the_free_ports_sends():
     room = Room(fleet_of(gw1=2, gw2=2))
     room.offer("long", segments=3)
@@ -404,11 +411,14 @@ def test_when_the_booked_port_falls_away_it_returns_to_the_front_and_books_anoth
     assert room.sent(20.0) == ["large gw2/1"]
 
 
-def test_a_paused_port_is_not_booked():
-    room = Room(fleet_of(SLOW, gw1=1))
+def test_a_large_one_that_waits_for_the_end_of_a_pause_lets_the_small_ones_by():
+    plan = GatewayPlan({1: Pace(0.1, 2), 2: Pace(0.05, 2)})
+    room = Room(bring_up(Fleet({"gw1": plan}, 0.0), 0.0))
     room.fleet.pause_port("gw1", 1, 20.0)
     room.offer("large", segments=5, now=20.0)
-    assert room.plan(20.0).wake_at == 22.0
+    room.offer("small", now=20.0)
+    assert room.sent(20.0) == ["small gw1/2"]
+    room.done(20.5)
     assert room.sent(22.0) == ["large gw1/1"]
 
 
@@ -532,6 +542,27 @@ def test_a_refund_after_the_post_gives_only_the_place_back():
     assert room.plan(11.0).wake_at == 21.0
 
 
+def test_a_budget_can_be_given_back_while_the_place_is_told_by_somebody_else():
+    room = Room(fleet_of(Pace(0.1, 1), gw1=1))
+    room.offer("a", "b")
+    ((batch,), now) = room.plan(10.0).batches, 11.0
+    room.planner.refund_budget(batch.assignments[0], now)
+    assert room.fleet.port("gw1", 1).queued == 1
+    room.planner.posted("gw1", now)
+    assert room.sent(now) == ["b gw1/1"]
+
+
+def test_a_plan_that_begins_nothing_still_lets_go_of_who_has_waited_too_long():
+    room = Room(fleet_of(UNLIMITED, gw1=1))
+    room.offer("a", expires_at=5.0)
+    room.offer("b", expires_at=20.0)
+    plan = room.planner.plan(6.0, begin=False)
+    assert [waiting.request.key.id for waiting in plan.expired] == ["a"]
+    assert (plan.batches, plan.wake_at) == ((), 20.0)
+    assert room.sent(6.0) == ["b gw1/1"]
+    assert room.planner.plan(7.0, begin=False).wake_at is None
+
+
 def test_while_work_waits_every_card_sends_what_it_may():
     """16 cards at 20 a minute over two gateways that take 100 ms for a POST and 3 s until they report."""
     pace = Pace(1 / 3, 2)
@@ -587,6 +618,14 @@ def test_one_that_waits_for_a_slot_leaves_when_it_is_the_active_one():
     room.fleet.note_status("gw1", row("1.01"), 1.0)
     assert room.sent(1.0) == []
     assert len(wishes(room)) == 1
+
+
+def test_a_card_that_has_gone_is_not_woken_for():
+    room = Room(fleet_of(SLOW, gw1=1))
+    room.offer("a", sim="gw1-1")
+    assert room.plan(0.0).wake_at == 10.0
+    room.fleet.note_status("gw1", row("1.01", iccid="another"), 0.0)
+    assert room.plan(0.0).wake_at == 60.0
 
 
 # --- forecasts ----------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class Room(RuleBasedStateMachine):
         self.started: dict[str, float] = {}
         self.served: dict[object, int] = {}
         self.wake_at = math.inf
+        self.vain = 0
 
     # --- what may happen ---------------------------------------------------------------------------------------------
 
@@ -108,6 +109,7 @@ class Room(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.5, 1.0, 5.0, 10.0, 40.0]))
     def wait(self, seconds):
+        self.vain = 0
         until = self.now + seconds
         while self.wake_at <= until:
             self.now = max(self.now, self.wake_at)
@@ -182,7 +184,9 @@ class Room(RuleBasedStateMachine):
         assert all(w.expires_at > self.now for w in left if w not in plan.expired)
         assert all(w.give_back_at <= self.now for w in plan.overdue)
         if woken and not left:
-            self.check_that_it_woke_for_a_reason()
+            self.check_that_it_does_not_wake_in_vain()
+        if left:
+            self.vain = 0
         for batch in plan.batches:
             self.check_batch(batch)
         for waiting in left:
@@ -197,9 +201,13 @@ class Room(RuleBasedStateMachine):
         self.check_that_nobody_is_left_out(plan)
         self.check_windows()
 
-    def check_that_it_woke_for_a_reason(self):
-        """Only for the sake of those whom a SIM failed may it look in vain, or in order to book."""
-        assert self.failures or self.max_segments > 1
+    def check_that_it_does_not_wake_in_vain(self):
+        """But once per line, where another batch has made its gateway busy meanwhile, or a SIM failed it."""
+        if self.failures or self.max_segments > 1:
+            return
+        self.vain += 1
+        assert self.open
+        assert self.vain <= len({w.wish for w in self.here})
 
     def check_batch(self, batch):
         plan = self.plans[batch.gateway]

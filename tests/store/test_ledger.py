@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -188,6 +191,24 @@ class TestWriter:
         assert not ledger.failing
         await ledger.close()
 
+    async def test_a_commit_that_fails_is_undone_and_the_next_one_stores(self, tmp_path: Path) -> None:
+        ledger = await Ledger.open(tmp_path / "l.db", ["gw1"], lock_wait_s=0)
+        large = Publication("events", "k", b"x" * 200_000)
+        await ledger.write(lambda tx: tx.publish([large], NOW))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(tmp_path / "l.db-wal") + 50_000, hard))  # noqa: PTH202
+        try:
+            for _ in range(2):
+                with pytest.raises(LedgerUnavailable):
+                    await ledger.write(lambda tx: tx.publish([large], NOW))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+        await ledger.write(lambda tx: tx.publish([large], NOW))
+        assert await ledger.write(Transaction.outbox_facts) == (2, NOW)
+        await ledger.close()
+
     async def test_a_closed_ledger_says_so(self, ledger: Ledger) -> None:
         await ledger.close()
         with pytest.raises(LedgerUnavailable, match="closed"):
@@ -282,10 +303,11 @@ class TestAge:
     async def test_a_restart_of_the_device_is_seen_by_its_sequence(self, ledger: Ledger) -> None:
         assert await ledger.write(lambda tx: tx.boot_of("gw1", 7)) == (0, None)
         assert await ledger.write(lambda tx: tx.boot_of("gw1", 8)) == (0, None)
+        assert await ledger.write(lambda tx: tx.boot_of("gw1", 6)) == (0, None), "overtaken on its way"
         assert await ledger.write(lambda tx: tx.boot_of("gw1", 1)) == (1, 8)
         assert await ledger.write(Transaction.boots) == {"gw1": 1, "gw2": 0}
 
     async def test_what_a_sim_owes_is_remembered(self, ledger: Ledger) -> None:
         await ledger.write(lambda tx: tx.spend({"8949": (-1.5, NOW), "other": (2.0, NOW)}))
         await ledger.write(lambda tx: tx.spend({"8949": (-0.5, NOW)}))
-        assert await ledger.write(Transaction.debts) == {"8949": -0.5}
+        assert await ledger.write(Transaction.debts) == {"8949": (-0.5, NOW)}

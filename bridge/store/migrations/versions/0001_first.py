@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("n"),
         sqlite_autoincrement=True,
     )
+    op.create_index("outbox_at", "outbox", ["at"], unique=False)
     op.create_table(
         "past_attempt",
         sa.Column("app_id", sa.Text(), nullable=False),
