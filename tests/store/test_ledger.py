@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import signal
 import sqlite3
@@ -197,7 +196,8 @@ class TestWriter:
         await ledger.write(lambda tx: tx.publish([large], NOW))
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(tmp_path / "l.db-wal") + 50_000, hard))  # noqa: PTH202
+        written = await asyncio.to_thread((tmp_path / "l.db-wal").stat)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (written.st_size + 50_000, hard))
         try:
             for _ in range(2):
                 with pytest.raises(LedgerUnavailable):
