@@ -1,13 +1,13 @@
 """Who stands where: requests in lines, ports in order, gateways as outlets.
 
 The planner's furniture. Requests that wish for the same ports stand in one line; a line keeps those ports in order of
-who can take a message first. Nothing is decided here: see `planner`.
+who can take a message first, and follows a card to where it lies. Nothing is decided here: see `planner`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -15,7 +15,7 @@ from bridge.models import Delivery, Key, Request
 from bridge.rules.health import GatewayBelief, PortBelief
 from bridge.rules.limiter import Bucket
 from bridge.rules.ranking import Ranking
-from bridge.rules.routing import Wish
+from bridge.rules.routing import Routing, Wish
 
 
 @dataclass(slots=True, eq=False)
@@ -169,9 +169,11 @@ class Line:
 
     __slots__ = ("_boards", "_booked", "_groups", "_order", "_outlets", "due", "ports", "size", "turn", "wish")
 
-    def __init__(self, wish: Wish, outlets: Mapping[str, Outlet], booked: Mapping[PortBelief, object]) -> None:
+    def __init__(
+        self, wish: Wish, turn: int, outlets: Mapping[str, Outlet], booked: Mapping[PortBelief, object]
+    ) -> None:
         self.wish = wish
-        self.turn = 0
+        self.turn = turn
         self.due = math.inf
         self.size = 0
         self.ports: dict[PortBelief, None] = {}
@@ -234,6 +236,64 @@ class Line:
         """A gateway's POST has ended."""
         for board in self._boards.values():
             board.reopen(gateway, now)
+
+
+class Lines:
+    """All lines, by wish and by port."""
+
+    __slots__ = ("_booked", "_by_wish", "_of", "_outlets", "_routing")
+
+    def __init__(self, routing: Routing, outlets: Mapping[str, Outlet], booked: Mapping[PortBelief, object]) -> None:
+        self._routing = routing
+        self._outlets = outlets
+        self._booked = booked
+        self._by_wish: dict[Wish, Line] = {}
+        self._of: dict[PortBelief, dict[Line, None]] = {
+            port: {} for outlet in outlets.values() for port in outlet.belief.ports.values()
+        }
+
+    def of(self, port: PortBelief) -> Iterable[Line]:
+        """The lines whose wish a port meets."""
+        return self._of[port]
+
+    def get(self, wish: Wish, turn: int, now: float) -> Line:
+        """The line of a wish. A new one comes before the line that was served last (in ``turn``) and no other."""
+        line = self._by_wish.get(wish)
+        if line is None:
+            line = self._by_wish[wish] = Line(wish, turn - 1, self._outlets, self._booked)
+            for port in self._routing.reach(wish):
+                self._of[port][line] = None
+                line.add(port, now)
+        return line
+
+    def sort_in(self, port: PortBelief, now: float) -> list[Line]:
+        """A card came to this port or went: answers with the lines that had the port, or have it now."""
+        changed = []
+        for line in [line for line in self._by_wish.values() if line.wish.narrow]:
+            if self._routing.allows(line.wish, port):
+                self._of[port][line] = None
+                line.add(port, now)
+                changed.append(line)
+            elif port in line.ports:
+                del self._of[port][line]
+                line.remove(port)
+                changed.append(line)
+        return changed
+
+    def drop_empty(self, line: Line) -> None:
+        """Lines of a whole lane stay, there are few; those of a narrower wish go with their last request."""
+        if line.wish.narrow and not line.size:
+            del self._by_wish[line.wish]
+            for port in line.ports:
+                del self._of[port][line]
+
+    def crowded(self, line: Line, room: float) -> bool:
+        """Whether with one more in this line over half of its lane's room would wait for one and the same card."""
+        if not line.wish.narrow or len(line.ports) > 1:
+            return False
+        others = (other for port in line.ports for other in self._of[port] if other is not line)
+        alike = (other for other in others if other.wish.lane == line.wish.lane and len(other.ports) == 1)
+        return 2 * (line.size + 1 + sum(other.size for other in alike if other.wish.narrow)) > room
 
 
 def _look_at_group(group: Group, _now: float) -> tuple[float, int]:

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from bridge.models import Delivery, Key, Request
 from bridge.rules.health import Fleet, PortBelief
-from bridge.rules.lines import Assignment, Group, Line, Outlet, Waiting
+from bridge.rules.lines import Assignment, Group, Line, Lines, Outlet, Waiting
 from bridge.rules.ranking import Ranking
-from bridge.rules.routing import Routing, Wish
+from bridge.rules.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,9 @@ class Planner:
         self._outlets = {name: Outlet(belief) for name, belief in fleet.gateways.items()}
         self._index: dict[tuple[Key, int, bytes], Waiting] = {}
         self._ends: list[tuple[float, int, Waiting]] = []
-        self._lines: dict[Wish, Line] = {}
-        self._lines_of: dict[PortBelief, dict[Line, None]] = defaultdict(dict)
         self._waiting_of: Counter[str] = Counter()
         self._bookings: dict[PortBelief, Booking] = {}
+        self._lines = Lines(routing, self._outlets, self._bookings)
         self._booked: Ranking[PortBelief] = Ranking(self._look_at_booked)
         self._turns: Ranking[Line] = Ranking(_look_at_line)
         self._turn = 0
@@ -94,9 +93,9 @@ class Planner:
             older, known.delivery = known.delivery, delivery
             return older
         wish = self._routing.wish(request)
-        line = self._line(wish, now)
-        if self._crowded(line):
-            self._drop_empty(line)
+        line = self._lines.get(wish, self._turn, now)
+        if self._lines.crowded(line, self._capacity.get(wish.lane, math.inf)):
+            self._lines.drop_empty(line)
             return "later"
         self._number += 1
         waiting = Waiting(request, delivery, wish, self._number, now, hold_s, expires_at)
@@ -131,7 +130,7 @@ class Planner:
             bucket.settle(now)
         outlet.flight.clear()
         ports = outlet.belief.ports.values()
-        for line in dict.fromkeys(line for port in ports for line in self._lines_of[port]):
+        for line in dict.fromkeys(line for port in ports for line in self._lines.of(port)):
             line.reopen(gateway, now)
             self._look_soon(line, now)
         for port in ports:
@@ -150,6 +149,7 @@ class Planner:
         bucket = self._outlets[assignment.gateway].flight.pop(assignment, None)
         if bucket is not None:
             bucket.refund(assignment.waiting.cost, now)
+            self._fleet.note_news(self._fleet.port(assignment.gateway, assignment.port))
             if holder := self._fleet.find_card(assignment.sim):  # the card may lie in another port by now
                 self._fleet.note_news(holder)
 
@@ -225,15 +225,14 @@ class Planner:
     def _take_news(self, now: float) -> None:
         """Look again at what changed; a card that came or went changes who may wait where."""
         for port, moved in self._fleet.take_news().items():
-            if moved:
-                for line in [line for line in self._lines.values() if line.wish.narrow]:
-                    self._sort_in(line, port, now)
+            for line in self._lines.sort_in(port, now) if moved else ():
+                self._look_soon(line, now)
             booking = self._bookings.get(port)
             if booking and (port.sim != booking.sim or not self._fleet.usable(port, now)):
                 del self._bookings[port]
-                self._enter(booking.waiting, self._line(booking.waiting.wish, now), now)
+                self._enter(booking.waiting, self._lines.get(booking.waiting.wish, self._turn, now), now)
             self._booked.add(port, now)
-            for line in self._lines_of[port]:
+            for line in self._lines.of(port):
                 line.add(port, now)
                 self._look_soon(line, now)
 
@@ -338,7 +337,7 @@ class Planner:
         was, waiting.place = waiting.place, place
         if isinstance(was, Group):
             was.line.leave(was)
-            self._drop_empty(was.line)
+            self._lines.drop_empty(was.line)
         else:
             assert was is not None
             del self._bookings[was]
@@ -347,43 +346,6 @@ class Planner:
     def _enter(self, waiting: Waiting, line: Line, now: float) -> None:
         line.enter(waiting)
         self._look_soon(line, now)
-
-    # --- lines -------------------------------------------------------------------------------------------------------
-
-    def _line(self, wish: Wish, now: float) -> Line:
-        line = self._lines.get(wish)
-        if line is None:
-            line = self._lines[wish] = Line(wish, self._outlets, self._bookings)
-            line.turn = self._turn - 1  # before the line that was served last, and before no other
-            for port in self._routing.reach(wish):
-                self._sort_in(line, port, now)
-        return line
-
-    def _sort_in(self, line: Line, port: PortBelief, now: float) -> None:
-        """Let a line have a port where it meets the wish as the cards lie now, else not."""
-        if self._routing.allows(line.wish, port):
-            self._lines_of[port][line] = None
-            line.add(port, now)
-        elif port in line.ports:
-            del self._lines_of[port][line]
-            line.remove(port)
-            self._look_soon(line, now)
-
-    def _drop_empty(self, line: Line) -> None:
-        """Lines of a whole lane stay, there are few; those of a narrower wish go with their last request."""
-        if line.wish.narrow and not line.size:
-            del self._lines[line.wish]
-            for port in line.ports:
-                del self._lines_of[port][line]
-
-    def _crowded(self, line: Line) -> bool:
-        """Whether half of the lane's room waits for the one card that this line wishes for."""
-        if not line.wish.narrow or len(line.ports) > 1:
-            return False
-        others = (other for port in line.ports for other in self._lines_of[port] if other is not line)
-        alike = (other for other in others if other.wish.lane == line.wish.lane and len(other.ports) == 1)
-        count = line.size + sum(other.size for other in alike if other.wish.narrow)
-        return 2 * (count + 1) > self._capacity.get(line.wish.lane, math.inf)
 
     def _look_soon(self, line: Line, now: float) -> None:
         line.due = -math.inf

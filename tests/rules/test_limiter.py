@@ -184,7 +184,7 @@ def hand_over(bucket: Bucket, sends: list[Send]) -> list[tuple[float, int]]:
     return sorted(taken)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     rate=st.floats(0.01, 50),
     burst=st.integers(1, 4),
@@ -201,6 +201,7 @@ def test_no_window_at_the_device_holds_more_than_promised(rate, burst, level, se
             assert total <= max(burst, largest) + rate * (end - start) + 1e-3
 
 
+@settings(deadline=None)
 @given(rate=st.floats(0.01, 50), burst=st.integers(1, 4), costs=st.lists(st.integers(1, 6), min_size=1))
 def test_while_work_waits_nothing_is_wasted(rate, burst, costs):
     bucket = Bucket(Pace(rate, burst), float(burst), 0.0)

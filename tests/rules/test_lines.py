@@ -6,10 +6,11 @@ import math
 
 import pytest
 
+from bridge.ejoin.ports import Port
 from bridge.rules.health import Fleet, GatewayPlan
 from bridge.rules.limiter import Pace
-from bridge.rules.lines import Assignment, Board, Line, Outlet, Waiting
-from bridge.rules.routing import Wish
+from bridge.rules.lines import Assignment, Board, Line, Lines, Outlet, Waiting
+from bridge.rules.routing import Route, Routing, Wish
 from tests.rules.room import SLOW, bring_up, delivery_of, fleet_of, request_of, row
 
 WISH = Wish("send.main")
@@ -27,7 +28,7 @@ class Furniture:
         self.fleet = fleet
         self.outlets = {name: Outlet(belief) for name, belief in fleet.gateways.items()}
         self.booked = {}
-        self.line = Line(WISH, self.outlets, self.booked)
+        self.line = Line(WISH, 0, self.outlets, self.booked)
         for port in fleet.ports():
             self.line.add(port, 0.0)
 
@@ -138,7 +139,7 @@ def test_news_of_a_port_reach_every_board():
 
 
 def test_whoever_has_waited_longest_comes_first_across_the_groups():
-    line = Line(WISH, {}, {})
+    line = Line(WISH, 0, {}, {})
     for number, tried in ((1, ()), (2, ("A",)), (3, ()), (4, ("B", "A")), (5, ("A", "B"))):
         line.enter(waiting_of(number, tried=tried))
     order = []
@@ -151,7 +152,7 @@ def test_whoever_has_waited_longest_comes_first_across_the_groups():
 
 
 def test_one_that_comes_back_stands_where_it_stood():
-    line = Line(WISH, {}, {})
+    line = Line(WISH, 0, {}, {})
     first, second = waiting_of(1), waiting_of(2)
     line.enter(first)
     line.enter(second)
@@ -165,7 +166,7 @@ def test_one_that_comes_back_stands_where_it_stood():
 
 
 def test_one_that_leaves_from_the_middle_is_passed_over():
-    line = Line(WISH, {}, {})
+    line = Line(WISH, 0, {}, {})
     all_of_them = [waiting_of(n) for n in (1, 2, 3)]
     for waiting in all_of_them:
         line.enter(waiting)
@@ -177,7 +178,7 @@ def test_one_that_leaves_from_the_middle_is_passed_over():
 
 
 def test_a_stuck_group_lets_the_others_by_until_it_is_unstuck():
-    line = Line(WISH, {}, {})
+    line = Line(WISH, 0, {}, {})
     line.enter(waiting_of(1))
     line.enter(waiting_of(2, tried=("A",)))
     group = line.first()
@@ -185,3 +186,72 @@ def test_a_stuck_group_lets_the_others_by_until_it_is_unstuck():
     assert line.first().head.number == 2
     line.unstick(group)
     assert line.first() is group
+
+
+# --- all lines ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fleet():
+    return fleet_of(gw1=2)
+
+
+@pytest.fixture
+def lines(fleet):
+    routing = Routing(fleet, [Route("main", (("gw1", 1), ("gw1", 2)))])
+    return Lines(routing, {name: Outlet(belief) for name, belief in fleet.gateways.items()}, {})
+
+
+def test_equal_wishes_stand_in_one_line_which_knows_its_ports(fleet, lines):
+    line = lines.get(WISH, 7, 0.0)
+    assert lines.get(Wish("send.main"), 9, 0.0) is line
+    assert (line.turn, list(line.ports)) == (6, list(fleet.ports()))
+    card = lines.get(Wish("send.main", sim="gw1-2"), 7, 0.0)
+    assert list(lines.of(fleet.port("gw1", 1))) == [line]
+    assert list(lines.of(fleet.port("gw1", 2))) == [line, card]
+
+
+def test_a_card_that_moves_takes_those_who_wish_for_it_along(fleet, lines):
+    everybody, card = lines.get(WISH, 0, 0.0), lines.get(Wish("send.main", sim="gw1-1"), 0, 0.0)
+    one, two = fleet.ports()
+    fleet.note_status("gw1", row("1.01", 0), 0.0)
+    fleet.note_status("gw1", row("2.01", iccid="gw1-1"), 0.0)
+    assert (lines.sort_in(one, 0.0), lines.sort_in(two, 0.0)) == ([card], [card])
+    assert (list(card.ports), list(everybody.ports)) == ([two], [one, two])
+    assert (list(lines.of(one)), list(lines.of(two))) == ([everybody], [everybody, card])
+    assert lines.sort_in(one, 0.0) == []
+
+
+def test_an_empty_line_of_a_narrow_wish_goes_and_one_of_a_whole_lane_stays(fleet, lines):
+    everybody, card = lines.get(WISH, 0, 0.0), lines.get(Wish("send.main", sim="gw1-1"), 0, 0.0)
+    card.enter(waiting_of(1))
+    for line in (everybody, card):
+        lines.drop_empty(line)
+    assert lines.get(card.wish, 0, 0.0) is card
+    card.leave(card.first())
+    for line in (everybody, card):
+        lines.drop_empty(line)
+    assert lines.get(WISH, 0, 0.0) is everybody
+    assert list(lines.of(fleet.port("gw1", 1))) == [everybody]
+    assert lines.get(card.wish, 0, 0.0) is not card
+
+
+def test_a_line_is_crowded_when_its_one_card_takes_more_than_half_of_the_room(lines):
+    wishes = {
+        "lane": WISH,
+        "card": Wish("send.main", sim="gw1-1"),
+        "same card": Wish("send.main", (Port(1),)),
+        "other lane": Wish("gateway.gw1", sim="gw1-1"),
+        "two": Wish("gateway.gw1", (Port(1), Port(2))),
+    }
+    by_name = {name: lines.get(wish, 0, 0.0) for name, wish in wishes.items()}
+    for number, name in enumerate(["lane", "card", "same card", "same card", "other lane", "two"]):
+        by_name[name].enter(waiting_of(number))
+    sizes = {name: [room for room in range(1, 12) if lines.crowded(line, room)] for name, line in by_name.items()}
+    assert {name: max(rooms, default=0) for name, rooms in sizes.items()} == {
+        "lane": 0,
+        "card": 7,  # it would be the fourth, and four are more than half of seven
+        "same card": 7,
+        "other lane": 3,
+        "two": 0,
+    }

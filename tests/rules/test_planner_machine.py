@@ -202,8 +202,13 @@ class Room(RuleBasedStateMachine):
         self.check_windows()
 
     def check_that_it_does_not_wake_in_vain(self):
-        """But once per line, where another batch has made its gateway busy meanwhile, or a SIM failed it."""
-        if self.failures or self.max_segments > 1:
+        """But once per line, where another batch has made its gateway busy meanwhile.
+
+        Left aside: SIMs that failed some of the line, and cards that were moved while their POST was open.
+        """
+        open_ones = [hand_over.assignment for post in self.open.values() for hand_over in post]
+        moved = any(self.fleet.port(a.gateway, a.port).sim != a.sim for a in open_ones)
+        if self.failures or moved or self.max_segments > 1:
             return
         self.vain += 1
         assert self.open

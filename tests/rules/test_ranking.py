@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.rules.ranking import Ranking
@@ -106,6 +106,7 @@ STEP = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(STEP, max_size=60))
 def test_it_agrees_with_looking_at_everybody(steps):
     members, here, now = Members(), set(), 0.0

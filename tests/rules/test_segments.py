@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.rules import segments
@@ -65,6 +65,7 @@ def test_gsm7_is_refused_by_naming_what_it_has_not():
         measure("жabc😀ж", "gsm7")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400))
 def test_the_count_is_the_least_that_holds_all_characters_whole(text):
     encoding, count = measure(text)
@@ -81,6 +82,7 @@ def test_the_count_is_the_least_that_holds_all_characters_whole(text):
         assert (count - 1) * (chained - 1) < sum(widths)
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from(GSM_BASIC + GSM_EXTENDED), max_size=400))
 def test_what_the_tables_hold_goes_out_in_gsm7(text):
     assert measure(text) == measure(text, "gsm7")
