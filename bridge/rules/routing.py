@@ -88,9 +88,9 @@ class Routing:
     def allows(self, wish: Wish, port: PortBelief) -> bool:
         """Whether a port meets a wish as the cards lie now; a named slot must be the active one."""
         return (
-            (wish.sim is None or self._fleet.find_card(wish.sim) is port)
+            port in self._lanes[wish.lane]
+            and (wish.sim is None or self._fleet.find_card(wish.sim) is port)
             and (not wish.ports or any(p.number == port.number and p.slot in (0, port.slot) for p in wish.ports))
-            and port in self._lanes[wish.lane]
         )
 
     def candidates(self, request: Request) -> tuple[PortBelief, ...]:
