@@ -172,7 +172,6 @@ class Request:
     segments: int
     encoding: Literal["gsm7", "ucs2"]
     expires_at: float
-    first_seen: float
     route: str | None = None
     gateway: str | None = None
     attempt: int = 1

@@ -595,7 +595,6 @@ class Outbound:
             segments=sms.segments,
             encoding="ucs2" if sms.encoding == "ucs2" else "gsm7",
             expires_at=sms.expires_at or 0.0,
-            first_seen=sms.begun_at or 0.0,
             route=route,
             gateway=gateway,
             tried=sms.tried,

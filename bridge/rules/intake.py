@@ -105,7 +105,6 @@ def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expans
         segments=count,
         encoding=encoding,
         expires_at=expires_at,
-        first_seen=now,
         route=route,
         gateway=gateway,
         attempt=attempt_of(delivery.headers),

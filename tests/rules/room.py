@@ -48,7 +48,6 @@ def request_of(
         segments=segments,
         encoding="gsm7",
         expires_at=0.0,
-        first_seen=0.0,
         attempt=attempt,
         tried=tried,
     )
