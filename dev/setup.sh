@@ -148,13 +148,14 @@ make_environment() {
         say "installing the locked packages"
         pip_install --require-hashes -r requirements.lock -r requirements-build.lock
     fi
-    pip_install --no-deps --no-build-isolation --no-index --editable .
+    pip_install --no-build-isolation --no-index --editable .
     printf '%s %s %s\n' "$kind" "$(fingerprint)" "$PWD" >.venv/setup.stamp
 }
 
-# What pip writes is shown only when it fails.
+# What pip writes is shown only when it fails. The locks are whole, so nothing is resolved here: pip would look at releases
+# that came after the lock (for a requirement with an extra, such as coverage[toml]) and stop over their missing hashes.
 pip_install() {
-    if ! .venv/bin/python -m pip --quiet --disable-pip-version-check --no-cache-dir install "$@" >"$work/pip.log" 2>&1; then
+    if ! .venv/bin/python -m pip --quiet --disable-pip-version-check --no-cache-dir install --no-deps "$@" >"$work/pip.log" 2>&1; then
         tail -n 20 "$work/pip.log" >&2
         die "pip could not install the locked packages; its last words stand above. Is the package index reachable?"
     fi
