@@ -11,9 +11,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /src
 COPY requirements.lock requirements-build.lock ./
 RUN python3 -m venv /build \
-    && /build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock \
+    && /build/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements-build.lock \
     && python3 -m venv --without-pip /opt/ejoin-bridge \
-    && /build/bin/pip --python /opt/ejoin-bridge/bin/python install --no-cache-dir --require-hashes -r requirements.lock
+    && /build/bin/pip --python /opt/ejoin-bridge/bin/python install --no-cache-dir --no-deps --require-hashes \
+        -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY bridge bridge
 RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
