@@ -77,7 +77,7 @@ class Link:
     @property
     def reading(self) -> list[str]:
         """The queues that are being read."""
-        return sorted(self._consumers)
+        return sorted(queue for queue, consumer in self._consumers.items() if consumer.started)
 
     @property
     def taken(self) -> list[str]:
