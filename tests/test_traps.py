@@ -27,7 +27,7 @@ def rows() -> list[list[str]]:
     return [row for row in cells if row[0] not in {"trap", "---"}]
 
 
-def tests_of(path: Path) -> set[str]:
+def named_in(path: Path) -> set[str]:
     """The tests in a file, as pytest names them without parameters."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -43,7 +43,7 @@ def test_each_trap_of_the_page_is_met_by_tests_that_exist(row):
     assert trap and does
     named = re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", tests)
     assert named
-    assert [f"{file}::{name}" for file, name in named if name not in tests_of(ROOT / file)] == []
+    assert [f"{file}::{name}" for file, name in named if name not in named_in(ROOT / file)] == []
 
 
 def test_a_test_that_is_gone_would_be_missed(tmp_path):
@@ -51,7 +51,7 @@ def test_a_test_that_is_gone_would_be_missed(tmp_path):
     file.write_text(
         "def test_one(): ...\n\nclass TestTwo:\n    async def test_in(self): ...\n    def helper(self): ...\n"
     )
-    assert tests_of(file) == {"test_one", "TestTwo::test_in"}
+    assert named_in(file) == {"test_one", "TestTwo::test_in"}
 
 
 @pytest.mark.parametrize(
