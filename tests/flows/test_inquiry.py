@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -341,8 +342,6 @@ def pushed(*texts: tuple[str, float]) -> dict[str, Any]:
 
 
 def _packed(text: str) -> str:
-    import base64  # noqa: PLC0415
-
     return base64.b64encode(text.encode()).decode()
 
 
@@ -407,13 +406,14 @@ class TestInbox:
         assert (await self.texts(world))[0] == "one" and len(await self.texts(world)) == 40
 
 
+REPORTS = {"delivery_report": True}
+
+
 class TestReportsThatWait:
     """A delivery report names no task: where the SMS it may be about is in doubt, it waits for that to be settled."""
 
-    REPORTS = {"delivery_report": True}
-
     async def test_it_is_told_once_its_sms_is_settled(self, world: World) -> None:
-        tid = await doubt(world, self.REPORTS)
+        tid = await doubt(world, REPORTS)
         world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
         await world.passes(15)
         assert await world.told() == []
@@ -423,7 +423,7 @@ class TestReportsThatWait:
 
     async def test_it_is_told_as_unmatched_where_its_sms_never_went_out(self, world: World) -> None:
         await world.inquiry.begin()
-        await doubt(world, self.REPORTS)
+        await doubt(world, REPORTS)
         world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
         for _ in range(3):
             await world.passes(15)
@@ -432,7 +432,7 @@ class TestReportsThatWait:
         assert await world.kinds() == ["sms.report_unmatched"]
 
     async def test_a_report_by_two_ways_is_told_once(self, world: World) -> None:
-        await world.accept(self.REPORTS, key="send.single")
+        await world.accept(REPORTS, key="send.single")
         await world.push(report(world.tid))
         await world.push({"type": "recv-sms", "sms": [[1, "1.01", int(world.wall), "1", TO, "0 14072322113832"]]})
         world.device.came_in = [DeliveryReport(Port(1, 1), world.wall, TO, 0, stamp="14072322113832")]

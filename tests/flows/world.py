@@ -243,7 +243,7 @@ CONFIG: dict[str, Any] = {
 
 @asynccontextmanager
 async def world(folder: Path, **changed: Any) -> AsyncIterator[World]:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240
     ledger = await Ledger.open(folder / "ledger.db", ["gw1"], lock_wait_s=0)
     try:
         yield World(ledger, Settings(**CONFIG | changed))

@@ -107,6 +107,11 @@ def test_alike_sms_are_told_as_often_as_they_came_whichever_way_they_come_first(
     assert sum(one.told for one in told) == 4
 
 
+def test_the_devices_clock_says_when_it_came_else_the_networks() -> None:
+    assert matching.moment_of(replace(SMS, scts_at=5.0)) == 1000.0
+    assert matching.moment_of(replace(SMS, at=None, scts_at=5.0)) == 5.0
+
+
 def sent(sms_id: str, to: str = "+4915112345678", *, asked: bool = True, **more: Any) -> Sms:
     request = '{"dr":true}' if asked else "{}"
     row = Sms("shop", sms_id, b"f", State.SENT, 0.0, request=request, recipient=to)
