@@ -480,7 +480,8 @@ class Outbound:
         else:
             outcome, verdicts = "answered", codes.of_answer(answer, tids)
         if outcome in {"silent", "garbled"}:
-            self._fleet.pause_gateway(gateway, self._clock.mono())  # or all that waits would follow into doubt
+            # Or all that waits would follow into doubt, and blur what the SIMs' counters tell of these.
+            self._fleet.pause_gateway(gateway, self._clock.mono(), least_s=timing.evidence_s)
         self._metrics.posts_total.labels(gateway, outcome).inc()
         self._metrics.tasks_per_post.observe(len(tasks))
         if outcome != "answered":
