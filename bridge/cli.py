@@ -1,14 +1,16 @@
 """The command line: reads its arguments, calls the rooms that do the work, shows what came of it.
 
-``run``, ``check``, ``topology`` and ``simulate`` act here; ``send`` and ``events`` go through the broker, so they
-work from anywhere that reaches it. Tables for people, ``--json`` for programs. A mistake of the operator is a sentence
-on standard error: exit code 2 where arguments or settings are wrong, 1 where something could not be done.
+``run``, ``check``, ``topology``, ``simulate`` and ``ledger`` act here; ``send``, ``events`` and ``dead`` go through
+the broker, so they work from anywhere that reaches it. Tables for people, ``--json`` for programs. A mistake of the
+operator is a sentence on standard error: exit code 2 where arguments or settings are wrong, 1 where something could
+not be done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import signal
 import sys
@@ -53,6 +55,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+ledger = typer.Typer(help="Look after the ledger's file (store.path), here and beside a running bridge.")
+app.add_typer(ledger, name="ledger")
 
 ConfigOption = Annotated[
     Path | None,
@@ -134,6 +139,32 @@ def topology(
     _print_topology(_console(), wanted)
     if declare:
         _console().print("Declared.")
+
+
+@ledger.command("check")
+def check_ledger(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Verify the ledger's file and what its rows promise; exit code 1 where something is broken. Reads only."""
+    from bridge.store import upkeep  # noqa: PLC0415 - the other commands start without it
+
+    report = dataclasses.asdict(upkeep.check(_load(config).store.path, time.time()))
+    if as_json:
+        _print_json(report)
+    else:
+        _print_report(_console(), report)
+    raise typer.Exit(EXIT_FAILED if report["violations"] else 0)
+
+
+@ledger.command("backup")
+def back_up_ledger(
+    target: Annotated[Path, typer.Argument(help="The file to make.")],
+    config: ConfigOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file where it is there already.")] = False,
+) -> None:
+    """Copy the ledger as it is now into a new file, while the bridge runs. To restore: put it at store.path."""
+    from bridge.store import upkeep  # noqa: PLC0415 - the other commands start without it
+
+    size = upkeep.copy_ledger(_load(config).store.path, target, force=force)
+    _console().print(Text(f"{target}: {size:,} bytes, complete and readable."))
 
 
 @app.command()
@@ -429,6 +460,21 @@ def _print_derived(console: Console, derived: Mapping[str, Any]) -> None:
     disk = "cannot be told: a rate is unlimited" if need is None else f"at most {need / 1e9:.1f} GB"
     console.print(f"Disk that the ledger needs: {disk}.")
     console.print(f"A stop takes at most {derived['grace_s']:g} s.")
+
+
+def _print_report(console: Console, report: Mapping[str, Any]) -> None:
+    console.print(Text(f"{report['path']}: schema {report['schema']}, {report['bytes']:,} bytes."))
+    for heading, counts in (("table", report["rows"]), ("state", report["states"])):
+        table = _table(heading, "rows")
+        for name, count in counts.items():
+            table.add_row(name, f"{count:,}")
+        console.print()
+        console.print(table)
+    late = f"{report['overdue']:,}, the oldest for {report['overdue_s']:,.0f} s" if report["overdue"] else "nothing"
+    console.print(f"\nPast its deadline: {late}.")
+    for one in report["violations"]:
+        console.print(Text(_printable(f"{one['row']}: {one['rule']}: {one['sentence']}"), style="red"))
+    console.print(f"Broken rules: {len(report['violations']) or 'none'}.")
 
 
 def _print_topology(console: Console, wanted: Topology) -> None:
