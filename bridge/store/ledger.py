@@ -33,6 +33,7 @@ from bridge.store.writer import Writer
 
 T = TypeVar("T")
 FIRST_SEQ, OVERTAKEN = 2, 5
+SLIMMED_TO = "slimmed_to"
 
 
 class Outcome(Protocol):
@@ -271,16 +272,27 @@ class Transaction:
         )
 
     def prune(self, now: float, *, full_rows_s: float, horizon_s: float, received_s: float, limit: int) -> int:
-        """Slim and forget what is old enough, at most ``limit`` rows of each kind; how many rows it touched."""
-        return sum(
+        """Forget and slim what is old enough, at most ``limit`` rows of each kind; the most that any kind took."""
+        forgotten = (
             self._raw.execute(statement, (now - age_s, limit)).rowcount
             for statement, age_s in (
-                (sql.SLIM_SMS, full_rows_s),
                 (sql.FORGET_SMS, horizon_s),
                 (sql.FORGET_PAST, full_rows_s),
                 (sql.FORGET_RECEIVED, received_s),
             )
         )
+        return max(*forgotten, self._slim(now - horizon_s, now - full_rows_s, limit))
+
+    def _slim(self, since: float, until: float, limit: int) -> int:
+        """Slim the oldest final rows of that time.
+
+        How far earlier slices came is remembered: to look again at all that is slim already would hold the loop.
+        """
+        since = max(since, float(self.meta(SLIMMED_TO) or 0))
+        moments = [at for (at,) in self._raw.execute(sql.SLIM_SMS, (since, until, limit)).fetchall()]
+        if moments:
+            self.set_meta(SLIMMED_TO, str(max(moments)))
+        return len(moments)
 
     def count_states(self) -> dict[str, int]:
         """How many SMS are in each state."""

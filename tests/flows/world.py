@@ -188,9 +188,9 @@ CONFIG: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
+async def world(folder: Path, **sections: Any) -> AsyncIterator[World]:
     ledger = await Ledger.open(folder / "ledger.db", ["gw1"], lock_wait_s=0)
     try:
-        yield World(ledger, Settings(**CONFIG))
+        yield World(ledger, Settings(**CONFIG | sections))
     finally:
         await ledger.close()
