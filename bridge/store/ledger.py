@@ -120,6 +120,10 @@ class Transaction:
         """Write whole rows."""
         self._raw.executemany(sql.SAVE_SMS, [sql.row_of(one) for one in sms])
 
+    def forget(self, key: Key) -> None:
+        """Know nothing of this SMS any more."""
+        self._raw.execute(sql.DROP_SMS, key)
+
     def settle(self, outcomes: Sequence[Outcome], now: float) -> None:
         """Write what decisions came to: rows, ended attempts and what is to be published, all or nothing."""
         self.save(outcome.sms for outcome in outcomes)

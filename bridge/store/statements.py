@@ -33,6 +33,7 @@ SMS_SENT_TO = (
     f"SELECT {_NAMES} FROM sms WHERE substr(recipient, -7) = ? AND sim = ? AND state IN ('submitted', 'sent') "
     "AND report IS NULL AND begun_at >= ? ORDER BY begun_at LIMIT 20"
 )
+DROP_SMS = "DELETE FROM sms WHERE app_id = ? AND id = ?"
 NOTE_REPORT = "UPDATE sms SET report = ? WHERE app_id = ? AND id = ?"
 
 PAST_BY_TID = (
