@@ -18,27 +18,32 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import uvloop
 
 from bridge import app
 from bridge.amqp import consumer
+from bridge.amqp.session import Session
 from bridge.ejoin.facts import SmsTask, SubmitAnswer
+from bridge.errors import LedgerUnavailable
+from bridge.gateway import Gateway
 from bridge.models import H_ATTEMPT, Delivery, Publication
 from bridge.rules import outcomes
 from bridge.settings import Settings
 from bridge.simulator.main import serve
 from bridge.simulator.options import SimulatorOptions
-from bridge.store.ledger import Transaction
+from bridge.store.ledger import Ledger, Transaction
 
 T = TypeVar("T")
 POLL_S = 0.01
 PR_SET_PDEATHSIG = 1
+MOST_PAGES = 2**30
 REPORT_CACHE_S = 1.0  # the simulated gateways of a trial report at once; waiting for a lost report is dear
 
 forking = multiprocessing.get_context("forkserver")
@@ -47,14 +52,16 @@ forking.set_forkserver_preload(["dev.lives"])
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What befalls a life: at the ``nth`` passage of ``point`` it dies (SIGKILL) or hangs there.
+    """What befalls a life: at the ``nth`` passage of ``dies_at`` it kills itself, at the first of the others it stays.
 
-    With ``trace`` every point that is passed is written down there, one a line.
+    ``hangs_at`` stops the work that passes there for ever, ``stops_at`` the whole process (SIGSTOP) until it is told
+    to go on. With ``trace`` every point that is passed is written down there, one a line.
     """
 
-    point: str | None = None
+    dies_at: str | None = None
     nth: int = 1
-    deed: Literal["die", "hang"] = "die"
+    hangs_at: str | None = None
+    stops_at: str | None = None
     trace: str | None = None
 
 
@@ -91,7 +98,7 @@ class Life:
 
     async def wait(self) -> int:
         """Wait for its end; the exit code."""
-        while self.returncode is None:
+        while self.returncode is None:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
         return self.returncode
 
@@ -154,28 +161,29 @@ class Steps:
         self._trace = os.open(plan.trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if plan.trace else None
 
     def awaits(self, point: str) -> bool:
-        """Whether this point is the planned one."""
-        return point == self._plan.point
+        """Whether this is where the life is to end."""
+        return point == self._plan.dies_at
 
     def passed(self, point: str) -> None:
         """Work passes a point where it cannot wait: a hang there stops everything."""
-        if self._is_due(point):
+        if self._note(point):
             time.sleep(1e6)
 
     async def reached(self, point: str) -> None:
         """Work passes a point where it can wait: a hang there stops this work alone."""
-        if self._is_due(point):
+        if self._note(point):
             await asyncio.Event().wait()
 
-    def _is_due(self, point: str) -> bool:
-        """Note the passage; die here where that is the plan, else whether to hang."""
+    def _note(self, point: str) -> bool:
+        """Count the passage; die or stop here where that is the plan, else whether to hang."""
         self._passed[point] += 1
         if self._trace is not None:
             os.write(self._trace, f"{point}\n".encode())
-        due = self.awaits(point) and self._passed[point] == self._plan.nth
-        if due and self._plan.deed == "die":
+        if self.awaits(point) and self._passed[point] == self._plan.nth:
             os.kill(os.getpid(), signal.SIGKILL)
-        return due
+        if point == self._plan.stops_at and self._passed[point] == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return point == self._plan.hangs_at and self._passed[point] == 1
 
 
 def install(steps: Steps) -> None:
@@ -184,9 +192,28 @@ def install(steps: Steps) -> None:
     vars(consumer)["Settler"] = _settler(steps)
 
 
-def _ledger(steps: Steps) -> type[app.Ledger]:
-    class Ledger(app.Ledger):
-        """Every write is a point: before it, inside its transaction, after its commit."""
+def _ledger(steps: Steps) -> type[Ledger]:
+    class Watched(Ledger):
+        """Every write is a point: before it, inside its transaction, after its commit.
+
+        SIGUSR1 lets the file grow no more, as a full disk would; SIGUSR2 gives space back.
+        """
+
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGUSR1, self._limit, 1)  # SQLite keeps what there is
+            loop.add_signal_handler(signal.SIGUSR2, self._limit, MOST_PAGES)
+            self._limiting: set[asyncio.Task[None]] = set()
+
+        def _limit(self, pages: int) -> None:
+            limiting = asyncio.create_task(self._set_limit(pages))
+            self._limiting.add(limiting)
+            limiting.add_done_callback(self._limiting.discard)
+
+        async def _set_limit(self, pages: int) -> None:
+            with suppress(LedgerUnavailable):  # its neighbours in the transaction may find the disk full
+                await super().write(lambda tx: _limit(tx, pages))
 
         async def write(self, work: Callable[[Transaction], T]) -> T:
             name = name_of(work)
@@ -201,30 +228,11 @@ def _ledger(steps: Steps) -> type[app.Ledger]:
             await steps.reached(f"commit {name}: after")
             return result
 
-    return _with_levers(Ledger)
+    return Watched
 
 
-def _with_levers(ledger: type[app.Ledger]) -> type[app.Ledger]:
-    class Ledger(ledger):  # type: ignore[misc, valid-type]
-        """SIGUSR1 lets the file grow no more, as a full disk would; SIGUSR2 gives space back."""
-
-        def __init__(self, *parts: Any) -> None:
-            super().__init__(*parts)
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGUSR1, self._limit, 1)  # no less than it has
-            loop.add_signal_handler(signal.SIGUSR2, self._limit, 2**30)
-            self._pulled: set[asyncio.Task[Any]] = set()
-
-        def _limit(self, pages: int) -> None:
-            def limit(tx: Transaction) -> None:
-                tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-
-            pulled = asyncio.create_task(app.Ledger.write(self, limit))
-            self._pulled.add(pulled)
-            pulled.add_done_callback(self._pulled.discard)
-            pulled.add_done_callback(asyncio.Task.exception)
-
-    return Ledger
+def _limit(tx: Transaction, pages: int) -> None:
+    tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
 
 def name_of(work: Callable[..., Any]) -> str:
@@ -239,8 +247,8 @@ def name_of(work: Callable[..., Any]) -> str:
     return name
 
 
-def _session(steps: Steps) -> type[app.Session]:
-    class Session(app.Session):
+def _session(steps: Steps) -> type[Session]:
+    class Watched(Session):
         """Every publish is a point, before it and after its confirm; so is every receipt."""
 
         async def publish_many(self, publications: Sequence[Publication]) -> list[Exception | None]:
@@ -263,14 +271,13 @@ def _session(steps: Steps) -> type[app.Session]:
                 super().consume(queue, prefetch, partial(self._watch, on_delivery))
 
         def _watch(self, on_delivery: Callable[[Delivery], None], delivery: Delivery) -> None:
-            settle = {
-                how: partial(_settle, steps, f"{how} {name_of_request(delivery)}", getattr(delivery, how))
-                for how in ("ack", "give_back")
-            }
-            steps.passed(f"deliver {name_of_request(delivery)}: before")
-            on_delivery(replace(delivery, **settle))
+            name = name_of_request(delivery)
+            steps.passed(f"deliver {name}: before")
+            ack = partial(_settle, f"ack {name}", delivery.ack)
+            give_back = partial(_settle, f"give back {name}", delivery.give_back)
+            on_delivery(replace(delivery, ack=ack, give_back=give_back))
 
-    return Session
+    return Watched
 
 
 def kind_of(publication: Publication) -> str:
@@ -301,35 +308,37 @@ _unwritten: dict[tuple[Any, int], str] = {}
 """Receipts that were given and are not on the wire yet, by settler and delivery tag."""
 
 
-def _settle(steps: Steps, name: str, settle: partial[None]) -> None:
-    steps.passed(f"{name}: before")
-    settler = getattr(settle.func, "__self__", None)
-    _unwritten[settler, settle.args[0]] = name
+def _settle(name: str, settle: Any) -> None:
+    _unwritten[settle.func.__self__, settle.args[0]] = name
     settle()
 
 
 def _settler(steps: Steps) -> type[consumer.Settler]:
     class Settler(consumer.Settler):
-        """A receipt is through when it has been written, not when the flow has given it."""
+        """A receipt is two points: before it is written to the broker, and written."""
 
         async def _write(self, settlements: list[consumer.Settlement]) -> None:
+            names = [_unwritten.pop((self, tag)) for tag in self._tags(settlements)]
+            for name in names:
+                await steps.reached(f"{name}: before")
             await super()._write(settlements)
-            highest = max((each.tag for each in settlements if each.multiple), default=0)
+            for name in names:
+                await steps.reached(f"{name}: written")
+
+        def _tags(self, settlements: list[consumer.Settlement]) -> list[int]:
+            ours = sorted(tag for settler, tag in _unwritten if settler is self)
+            up_to = max((each.tag for each in settlements if each.multiple), default=0)
             single = {each.tag for each in settlements}
-            for settler, tag in list(_unwritten):
-                if settler is self and (tag <= highest or tag in single):
-                    await steps.reached(f"{_unwritten.pop((settler, tag))}: written")
+            return [tag for tag in ours if tag <= up_to or tag in single]
 
     return Settler
 
 
-def _gateway(steps: Steps) -> type[app.Gateway]:
-    class Gateway(app.Gateway):
+def _gateway(steps: Steps) -> type[Gateway]:
+    class Watched(Gateway):
         """A POST is four points: before connecting, sent, its answer coming in, its answer read."""
 
-        async def submit(
-            self, tasks: Sequence[SmsTask], *, ready: Callable[[], bool] = lambda: True
-        ) -> SubmitAnswer:
+        async def submit(self, tasks: Sequence[SmsTask], *, ready: Callable[[], bool] = lambda: True) -> SubmitAnswer:
             await steps.reached("POST: before")
             answer = await super().submit(tasks, ready=ready)
             await steps.reached("POST: answered")
@@ -347,4 +356,4 @@ def _gateway(steps: Steps) -> type[app.Gateway]:
             elif event == "http11.receive_response_headers.complete":
                 await steps.reached("POST: taken")
 
-    return Gateway
+    return Watched

@@ -1,4 +1,4 @@
-"""A trial of the bridge: requests of every kind, lives that end where they should not, and the judge of what came of it.
+"""A trial of the bridge: requests of every kind, lives that end where they should not, and a judge.
 
 The simulator's record says what went on air, the events say what was told, the ledger and the broker what is left. A
 trial holds where each request has exactly one final event (told again only under the same id), nothing was handed over
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import sqlite3
 import tempfile
@@ -20,8 +19,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
-
-import aio_pika
 
 from bridge.amqp.session import declare
 from bridge.amqp.topology import Topology
@@ -132,8 +129,16 @@ class Trial(Stage):
             counts[queue.name.removeprefix(f"{self.prefix}.")] = told.declaration_result.message_count or 0
         return {name: count for name, count in counts.items() if count and name != "dead"}
 
+    async def left_at_last(self, expected: Mapping[str, int], patience_s: float = 10.0) -> dict[str, int]:
+        """What lies in the bridge's queues as soon as it is what is expected, else after a while."""
+        give_up_at = time.monotonic() + patience_s
+        while (left := await self.left_over()) != expected and time.monotonic() < give_up_at:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        return left
+
     async def verdict(self) -> Verdict:
         """Judge what happened, once every request has had its time to end; the bridge is stopped for it."""
+        left = await self.left_at_last({})
         code = await self.end_bridge()
         evidence = Evidence(
             frozenset(self.expected),
@@ -145,7 +150,7 @@ class Trial(Stage):
         found = judge(evidence)
         if code:
             found.wrong.append(f"the last life ended with {code}: {self.last_words()}")
-        if left := await self.left_over():
+        if left:
             found.wrong.append(f"left in the broker: {left}")
         if outbox := self.query("SELECT routing_key FROM outbox"):
             found.wrong.append(f"left in the outbox: {[row[0] for row in outbox]}")
@@ -333,7 +338,9 @@ async def publish_mix(play: Trial) -> None:
     now = time.time()
     number = "+49151000000{:02d}".format
     text = {"text": "Your code is 123456."}
-    await play.ask("send.default", {"id": "list", "to": [number(1), number(2), number(3)], **text})
+    await play.ask(
+        "send.default", {"id": "list", "to": [number(1), number(2), number(3)], "delivery_report": True, **text}
+    )
     await play.ask("send.default", {"id": "plain", "to": number(4), "delivery_report": True, **text})
     await play.ask("send.weak", {"id": "weak.a", "to": number(5), **text})
     await play.ask("send.weak", {"id": "weak.b", "to": number(6), **text})

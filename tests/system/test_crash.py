@@ -112,12 +112,12 @@ async def suffer(amqp_url: str, plans: Sequence[Plan]) -> Suffered:
         for plan in plans:
             life = await play.begin_life(plan)
             async with asyncio.timeout(DIES_WITHIN_S):
-                while life.returncode is None and not play.all_final():
+                while life.returncode is None and not play.all_final():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 if life.returncode is None:
                     await asyncio.sleep(0.5)  # the events are told; the last step of the relay may be yet to come
             if life.returncode != -signal.SIGKILL:
-                never = plan.point
+                never = plan.dies_at
                 await play.end_bridge()
             play.note_death()
         await play.begin_life()
@@ -164,7 +164,7 @@ def background(request: pytest.FixtureRequest, amqp_url: str) -> Iterator[Backgr
 
 
 def _id(case: tuple[Plan, ...]) -> str:
-    return " then ".join(f"{plan.point}" + (f" #{plan.nth}" if plan.nth > 1 else "") for plan in case)
+    return " then ".join(f"{plan.dies_at}" + (f" #{plan.nth}" if plan.nth > 1 else "") for plan in case)
 
 
 @pytest.mark.parametrize("case", CASES, ids=_id)
