@@ -28,6 +28,7 @@ import httpx
 import uvloop
 
 from bridge import app
+from bridge import settings as bridge_settings
 from bridge.amqp import consumer
 from bridge.amqp.session import Session
 from bridge.ejoin.facts import SmsTask, SubmitAnswer
@@ -55,7 +56,8 @@ class Plan:
     """What befalls a life: at the ``nth`` passage of ``dies_at`` it kills itself, at the first of the others it stays.
 
     ``hangs_at`` stops the work that passes there for ever, ``stops_at`` the whole process (SIGSTOP) until it is told
-    to go on. With ``trace`` every point that is passed is written down there, one a line.
+    to go on. With ``trace`` every point that is passed is written down there, one a line. ``grace_s`` is what each
+    step of a stop may take, instead of seconds that a test would have to wait for.
     """
 
     dies_at: str | None = None
@@ -63,6 +65,7 @@ class Plan:
     hangs_at: str | None = None
     stops_at: str | None = None
     trace: str | None = None
+    grace_s: float | None = None
 
 
 class Life:
@@ -125,6 +128,9 @@ def _live(settings: dict[str, Any], log: str, plan: Plan) -> None:
     _begin(log)
     install(Steps(plan))
     outcomes.REPORT_CACHE_S = REPORT_CACHE_S
+    if plan.grace_s is not None:
+        for room in (app, bridge_settings):
+            vars(room).update((name, plan.grace_s) for name in list(vars(room)) if name.startswith("GRACE_"))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(app.run(Settings(**settings)))
     os._exit(code)  # the tools of forking are not the bridge's to wind up
