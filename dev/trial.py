@@ -71,6 +71,10 @@ class Trial(Stage):
         self.expected |= set(one)
         await self.publish(key, body, **properties)
 
+    def said(self, word: str) -> bool:
+        """Whether a life has written this into its log."""
+        return self.log.exists() and word in self.log.read_text()
+
     # --- what came of it --------------------------------------------------------------------------------------------
 
     def finals(self) -> dict[str, list[dict[str, Any]]]:
@@ -138,6 +142,8 @@ class Trial(Stage):
 
     async def verdict(self) -> Verdict:
         """Judge what happened, once every request has had its time to end; the bridge is stopped for it."""
+        if self.process is not None and self.process.returncode is None:
+            await self.ready()
         left = await self.left_at_last({})
         code = await self.end_bridge()
         evidence = Evidence(
@@ -285,7 +291,7 @@ def _settings(url: str, simulator: Mapping[str, Any], folder: str) -> dict[str, 
         "store": {"path": f"{folder}/ledger.db"},
         "limits": {"segments_per_min": None},
         "policy": {"timeout_s": 5},
-        "timing": {"doubt_s": 2, "report_margin_s": 0.5, "connect_timeout_s": 1, "post_timeout_s": 3},
+        "timing": {"doubt_s": 15, "report_margin_s": 0.5, "connect_timeout_s": 1, "post_timeout_s": 2},
         "gateways": [
             {
                 "name": gateway["name"], "url": gateway["url"], "username": "root", "password": "root",
@@ -344,7 +350,7 @@ async def publish_mix(play: Trial) -> None:
     await play.ask("send.default", {"id": "plain", "to": number(4), "delivery_report": True, **text})
     await play.ask("send.weak", {"id": "weak.a", "to": number(5), **text})
     await play.ask("send.weak", {"id": "weak.b", "to": number(6), **text})
-    await play.ask("send.default", {"id": "waits", "to": number(7), "not_before": _written(now + 0.5), **text})
+    await play.ask("send.default", {"id": "waits", "to": number(7), "not_before": _written(now + 2.0), **text})
     await play.ask("send.default", {"id": "late", "to": number(8), "validity_s": 1, **text}, timestamp=now - 60)
     await play.ask("send.default", {"id": "bad", "to": number(9), "prio": 1, **text})
     await play.ask("send.nowhere", {"id": "stray", "to": number(10), **text})

@@ -172,6 +172,7 @@ def test_a_death_there_loses_repeats_and_leaves_nothing(case: tuple[Plan, ...], 
     suffered = background.results[case].result()
     assert suffered.never is None, "the point was never passed"
     assert suffered.verdict.holds, f"{suffered.verdict}\n{suffered.log}"
+    assert suffered.verdict.unknown == [], suffered.log
 
 
 async def test_every_step_of_the_walks_is_listed(amqp_url: str, tmp_path: Path) -> None:

@@ -90,12 +90,12 @@ async def test_a_second_signal_ends_at_once_and_the_next_start_settles_the_rest(
     async with trial(amqp_url) as play:
         await publish_load(play)
         life = await play.begin_life(Plan(hangs_at="POST: answered"))
-        assert await play.until(lambda: "bridge.running" in play.log.read_text() and play.rows() != [])
+        assert await play.until(lambda: play.said("bridge.running") and play.rows() != [])
         life.terminate()
-        assert await play.until(lambda: "bridge.stopping" in play.log.read_text())
+        assert await play.until(lambda: play.said("bridge.stopping"))
         life.terminate()
         assert await ended(life) == 1
-        assert "bridge.ended_at_once" in play.last_words()
+        assert play.said("bridge.ended_at_once")
         play.note_death()
         await live_on(play)
 
@@ -126,7 +126,7 @@ async def test_a_stop_while_another_bridge_holds_the_ledger(amqp_url: str) -> No
 async def test_a_stop_before_the_first_snapshot(amqp_url: str) -> None:
     async with silent_gateway(amqp_url) as play:
         life = await play.begin_life()
-        assert await play.until(lambda: "broker.connected" in play.log.read_text())
+        assert await play.until(lambda: play.said("broker.connected"))
         assert "starting" in (await listening(play))["missing"]
         life.terminate()
         assert await ended(life) == 0
