@@ -1,4 +1,4 @@
-"""The ledger cannot store: its disk is full, or another process keeps its file locked. Nothing lies, all goes on after."""
+"""The ledger cannot store: the disk is full, or another process keeps its file locked. Nothing lies; all goes on."""
 
 from __future__ import annotations
 
