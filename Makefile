@@ -43,6 +43,10 @@ losses: ## a thousand sessions lost and built anew, in search of anything that i
 	@sh dev/setup.sh --dev
 	@LOSSES=1000 .venv/bin/python -m pytest tests/amqp/test_session.py -k losses
 
+kills: ## KILLS random deaths of the real process from SEED on; ends with one JSON object
+	@sh dev/setup.sh --dev
+	@.venv/bin/python dev/kills.py --kills $(or $(KILLS),200) --seed $(or $(SEED),1)
+
 lock: ## resolve the dependencies anew and write the three lock files
 	@sh dev/setup.sh --dev --no-broker
 	$(PIN) --upgrade pyproject.toml -o requirements.lock

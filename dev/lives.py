@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,7 +45,6 @@ from bridge.store.ledger import Ledger, Transaction
 T = TypeVar("T")
 POLL_S = 0.01
 PR_SET_PDEATHSIG = 1
-MOST_PAGES = 2**30
 REPORT_CACHE_S = 1.0  # the simulated gateways of a trial report at once; waiting for a lost report is dear
 
 forking = multiprocessing.get_context("forkserver")
@@ -202,24 +202,33 @@ def _ledger(steps: Steps) -> type[Ledger]:
     class Watched(Ledger):
         """Every write is a point: before it, inside its transaction, after its commit.
 
-        SIGUSR1 lets the file grow no more, as a full disk would; SIGUSR2 gives space back.
+        SIGUSR1 fills the disk: the file may grow no more, and what room there was in it is used up. SIGUSR2 empties it.
         """
 
         def __init__(self, *parts: Any) -> None:
             super().__init__(*parts)
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGUSR1, self._limit, 1)  # SQLite keeps what there is
-            loop.add_signal_handler(signal.SIGUSR2, self._limit, MOST_PAGES)
-            self._limiting: set[asyncio.Task[None]] = set()
+            loop.add_signal_handler(signal.SIGUSR1, self._begin, self._fill)
+            loop.add_signal_handler(signal.SIGUSR2, self._begin, self._empty)
+            self._working: set[asyncio.Task[None]] = set()
 
-        def _limit(self, pages: int) -> None:
-            limiting = asyncio.create_task(self._set_limit(pages))
-            self._limiting.add(limiting)
-            limiting.add_done_callback(self._limiting.discard)
+        def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+            working = asyncio.create_task(work())
+            self._working.add(working)
+            working.add_done_callback(self._working.discard)
 
-        async def _set_limit(self, pages: int) -> None:
-            with suppress(LedgerUnavailable):  # its neighbours in the transaction may find the disk full
-                await super().write(lambda tx: _limit(tx, pages))
+        async def _fill(self) -> None:
+            await super().write(partial(_execute, "PRAGMA max_page_count = 1"))  # SQLite keeps what there is
+            for size in (2**16, 2**12, 2**8):
+                with suppress(LedgerUnavailable):
+                    for n in itertools.count():
+                        statement = f"INSERT INTO meta (name, value) VALUES ('filler {size} {n}', zeroblob({size}))"  # noqa: S608
+                        await super().write(partial(_execute, statement))
+
+        async def _empty(self) -> None:
+            with suppress(LedgerUnavailable):  # its neighbours in the transaction may still find the disk full
+                await super().write(partial(_execute, f"PRAGMA max_page_count = {2**30}"))
+            await super().write(partial(_execute, "DELETE FROM meta WHERE name LIKE 'filler%'"))
 
         async def write(self, work: Callable[[Transaction], T]) -> T:
             name = name_of(work)
@@ -237,8 +246,8 @@ def _ledger(steps: Steps) -> type[Ledger]:
     return Watched
 
 
-def _limit(tx: Transaction, pages: int) -> None:
-    tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+def _execute(statement: str, tx: Transaction) -> None:
+    tx.connection.exec_driver_sql(statement)
 
 
 def name_of(work: Callable[..., Any]) -> str:

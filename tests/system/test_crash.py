@@ -25,7 +25,8 @@ AT_ONCE = 4
 DIES_WITHIN_S, ENDS_WITHIN_S = 30.0, 60.0
 
 COMMITS = (
-    "Bridge._start.<lambda>",
+    "Inbound.absorb_inbox.absorb",
+    "Inquiry._ask_for_counters.judge",
     "Outbound._begin.begin",
     "Outbound._conclude.conclude",
     "Outbound._expire.<lambda>",
@@ -33,18 +34,25 @@ COMMITS = (
     "Patrol._mark.<lambda>",
     "Patrol.take_over.take",
     "Relay._claim told",
+    "Trial.begin.begin",
     "_Push.absorb DeliveryReport",
     "_Push.absorb DeviceStatus",
     "_Push.absorb SmsReport",
     "_retire",
 )
 QUIET = {
-    "Bridge._stop.<lambda>",
+    "Inbound.match_orphans.match",
+    "Inquiry._ask.<lambda>",
+    "Inquiry._ask_for_counters.<lambda>",
+    "Inquiry._give_up.<lambda>",
+    "Inquiry._read_inbox.<lambda>",
     "Patrol._prune.<lambda>",
     "Patrol._reap.<lambda>",
     "Relay._claim nothing",
     "Transaction.debts",
+    "Transaction.doubts",
     "Transaction.open_sms",
+    "Trial.end.end",
 }
 """Writes that change nothing in this mix, or come after everything: no death there could show anything."""
 
@@ -81,7 +89,8 @@ LATER = [
 ]
 SECOND_LIVES = [
     *(("POST: answered", f"commit Patrol.take_over.take: {stage}") for stage in ("before", "inside", "after")),
-    *(("POST: before", f"commit Patrol._settle.settle: {stage}") for stage in ("before", "inside", "after")),
+    *(("POST: answered", f"commit Inquiry._ask_for_counters.judge: {stage}") for stage in ("inside", "after")),
+    *(("POST: before", f"publish hand-back: {stage}") for stage in ("before", "after")),
     ("commit Outbound._conclude.conclude: before", "commit _Push.absorb SmsReport: inside"),
     ("ack list/n: before", "ack list/n: before"),
     ("publish hand-back: after", "commit Outbound._begin.begin: after"),

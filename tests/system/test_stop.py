@@ -151,7 +151,7 @@ async def silent_gateway(amqp_url: str) -> AsyncIterator[Trial]:
     [
         pytest.param("POST: answered", 0, id="a POST that never comes back"),
         pytest.param("publish sms.submitted: before", 0, id="a broker that never confirms"),
-        pytest.param("commit Bridge._stop.<lambda>: before", 1, id="a step of the stop itself"),
+        pytest.param("commit Trial.end.end: before", 1, id="a step of the stop itself"),
     ],
 )
 async def test_what_hangs_does_not_keep_the_process_alive(hangs_at: str, code: int, amqp_url: str) -> None:
