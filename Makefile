@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench proof losses lock clean
+.PHONY: help demo test check bench proof kills losses lock clean
 
 PYTHON_FILES := bridge dev bench tests
 PIN := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header

@@ -38,10 +38,8 @@ async def kill_often(kills: int, seed: int, amqp_url: str) -> dict[str, Any]:
             await asyncio.sleep(max(0.0, dies_at - time.monotonic()))
             await play.end_life()
             if n % 10 == 0 or n == kills:
-                final = len(play.finals())
-                say(
-                    f"kills: {n} of {kills}, {final} of {len(play.expected)} SMS final, {time.monotonic() - began:.0f} s"
-                )
+                final, took_s = len(play.finals()), time.monotonic() - began
+                say(f"kills: {n} of {kills}, {final} of {len(play.expected)} SMS final, {took_s:.0f} s")
         await play.begin_life()
         await play.until(play.all_final, ENDS_WITHIN_S)
         verdict = await play.verdict()
