@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import signal
 import sqlite3
 import tempfile
@@ -336,6 +337,25 @@ async def _sweep(play: Trial) -> None:
 
 
 # --- the mix ----------------------------------------------------------------------------------------------------------
+
+
+async def publish_some(play: Trial, first: int, chance: random.Random) -> None:
+    """A few requests of random kinds; ``first`` is the number that the first of them has, and no other before it."""
+    for n in range(first, first + chance.randint(1, 8)):
+        body: dict[str, Any] = {"id": f"r{n}", "to": f"+49151{n:07d}0", "text": "Your code is 123456."}
+        match chance.randrange(8):
+            case 0:
+                body["to"] = [f"+49151{n:07d}{m}" for m in range(chance.randint(2, 5))]
+            case 1:
+                body["delivery_report"] = True
+            case 2:
+                body["not_before"] = _written(time.time() + 1)
+            case 3:
+                body["prio"] = 1
+        route = chance.choice(["default", "default", "weak"])
+        if route == "weak":
+            await play.do("fail_port", gateway="gw1", port=chance.choice([5, 6]), code=5)
+        await play.ask(f"send.{route}", body)
 
 
 async def publish_mix(play: Trial) -> None:
