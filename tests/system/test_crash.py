@@ -23,6 +23,7 @@ from dev.trial import Verdict, publish_mix, trial
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 AT_ONCE = 4
 DIES_WITHIN_S, ENDS_WITHIN_S = 30.0, 60.0
+LAST_STEPS_S = 6.0  # delivery reports and the relay's last step come after the last final event
 
 COMMITS = (
     "Inbound.absorb_inbox.absorb",
@@ -123,8 +124,7 @@ async def suffer(amqp_url: str, plans: Sequence[Plan]) -> Suffered:
             async with asyncio.timeout(DIES_WITHIN_S):
                 while life.returncode is None and not play.all_final():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-                if life.returncode is None:
-                    await asyncio.sleep(0.5)  # the events are told; the last step of the relay may be yet to come
+            await play.until(lambda: False, LAST_STEPS_S)
             if life.returncode != -signal.SIGKILL:
                 never = plan.dies_at
                 await play.end_bridge()
