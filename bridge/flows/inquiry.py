@@ -283,10 +283,10 @@ class Inquiry:
                 continue
             if page.unreadable:
                 log.warning("inbox.unreadable", gateway=gateway, start=start, reason=page.unreadable)
-            ssrc, whole = page.ssrc, len(page.rows) >= INBOX_ROWS
-            start = page.next_sms if page.next_sms > start else start + len(page.rows)
+            ssrc, first = page.ssrc, start
+            start = page.next_sms if page.next_sms > first else first + len(page.rows)
             await self._absorb_inbox(gateway, replace(page, next_sms=start))
-            if not whole:
+            if start - first < INBOX_ROWS:
                 break
         return ssrc or ""
 
