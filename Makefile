@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench proof lock clean
+.PHONY: help demo test check bench proof losses lock clean
 
 PYTHON_FILES := bridge dev bench tests
 PIN := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
@@ -38,6 +38,10 @@ bench: ## messages per second and CPU per message, next to the naive way
 proof: ## three long runs of the real process; ends with one JSON object
 	@sh dev/setup.sh --dev
 	@.venv/bin/python dev/proof.py
+
+losses: ## a thousand sessions lost and built anew, in search of anything that is left behind
+	@sh dev/setup.sh --dev
+	@LOSSES=1000 .venv/bin/python -m pytest tests/amqp/test_session.py -k losses
 
 lock: ## resolve the dependencies anew and write the three lock files
 	@sh dev/setup.sh --dev --no-broker

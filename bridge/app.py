@@ -7,6 +7,7 @@ process instead of leaving it half alive; the next start settles whatever was in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from bridge.errors import BridgeError, LedgerLocked
 from bridge.flows.changes import Changes
 from bridge.flows.commands import Commands
 from bridge.flows.inbound import Inbound, Known
+from bridge.flows.inquiry import Inquiry
 from bridge.flows.outbound import Outbound
 from bridge.flows.patrol import Patrol
 from bridge.flows.relay import Relay
@@ -53,7 +55,7 @@ log = structlog.get_logger()
 
 EXIT_FAILED, EXIT_LOCKED = 1, 3
 FIRST_SNAPSHOTS_S = 10.0
-CLEAN_STOP, DECLARED = "clean_stop", "declared"
+DECLARED = "declared"
 
 
 class Bridge:
@@ -110,7 +112,13 @@ class Bridge:
             wake_relay=self.relay.wake,
         )
         self.inbound = Inbound(
-            Known(self.fleet, settings.timing.repeat_window_s, self.outbound.terms_of, self.outbound.has_elsewhere),
+            Known(
+                self.fleet,
+                settings.timing.repeat_window_s,
+                settings.remembered_s,
+                self.outbound.terms_of,
+                self.outbound.has_elsewhere,
+            ),
             ledger=ledger,
             changes=self.changes,
             metrics=metrics,
@@ -131,6 +139,20 @@ class Bridge:
             terms_of=self.outbound.terms_of,
             wake_relay=self.relay.wake,
             wake_planner=self.outbound.wake,
+        )
+        self.inquiry = Inquiry(
+            settings,
+            devices=self.gateways,
+            fleet=self.fleet,
+            ledger=ledger,
+            absorb_inbox=self.inbound.absorb_inbox,
+            match_orphans=self.inbound.match_orphans,
+            resubmit=self.outbound.resubmit,
+            changes=self.changes,
+            metrics=metrics,
+            clock=clock,
+            terms_of=self.outbound.terms_of,
+            wake_relay=self.relay.wake,
         )
         self.web = Web(
             settings.web.listen,
@@ -187,7 +209,7 @@ class Bridge:
     async def _start(
         self, loops: asyncio.TaskGroup, running: list[asyncio.Task[None]], stopping: asyncio.Event
     ) -> None:
-        """The broker, the gateways' first word, then the consumers; a stop meanwhile is not waited for."""
+        """The broker, the gateways' first words, then the consumers; a stop meanwhile is not waited for."""
         stop = asyncio.create_task(stopping.wait())
         first = asyncio.create_task(self._first_words())
         await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -196,19 +218,24 @@ class Bridge:
         if stopping.is_set():
             return
         self._stage = "running"
+        await self.outbound.trial.begin()
         for name, work in {
             "outbound": self.outbound.run(),
+            "trial": self.outbound.trial.run(),
             "lanes": self.outbound.watch_lanes(),
             "patrol": self.patrol.run(),
+            "inquiry": self.inquiry.run(),
         }.items():
             running.append(loops.create_task(work, name=name))
-        await self.ledger.write(lambda tx: tx.set_meta(CLEAN_STOP, "no"))
         self.session.consume("command", 1, self.commands.accept)
         log.info("bridge.running", fleet=repr(self.fleet), web=self.web.address)
 
     async def _first_words(self) -> bool:
         await self.session.wait_connected()
         await self.patrol.first_snapshots(FIRST_SNAPSHOTS_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SNAPSHOTS_S):
+                await self.inquiry.begin()
         return True
 
     async def _stop(self) -> None:
@@ -223,7 +250,7 @@ class Bridge:
                 await self.relay.drain()
         except TimeoutError:
             log.warning("outbox.not_drained")
-        await self.ledger.write(lambda tx: tx.set_meta(CLEAN_STOP, "yes"))
+        await self.outbound.trial.end()
 
     async def _restore_budgets(self) -> None:
         """Buckets start empty after a restart; what a long message owes is still owed (promise 3)."""

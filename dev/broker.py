@@ -1,8 +1,9 @@
 """A private RabbitMQ node for tests, demo, proof and bench: loopback only, free ports, everything in a temp folder.
 
 Run as a command it starts one, prints one JSON line with its address, and stops it on SIGTERM, SIGINT or the end of
-its standard input. `private_broker` runs that command behind a pipe: when the caller ends, however it ends, the pipe
-ends too and the command takes the node and its folder away. The node and its name server die with the command.
+its standard input. Each line of that input is an order (`["kill"]`, `["restart"]`, `["ctl", "list_queues"]`) and gets
+one JSON line as its answer. `node_broker` runs that command behind a pipe: when the caller ends, however it ends, the
+pipe ends too and the command takes the node and its folder away. The node and its name server die with the command.
 """
 
 from __future__ import annotations
@@ -19,24 +20,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 READY_WITHIN_S = 90.0
 STOP_WITHIN_S = 15.0
+CTL_WITHIN_S = 30.0
 ATTEMPTS = 3
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 
 # The wrapper in /usr/sbin insists on root or the rabbitmq user; the script behind it does not.
 SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
+CTLS = ("/usr/lib/rabbitmq/bin/rabbitmqctl", "rabbitmqctl")
+ON_LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+GUARD = ("setpriv", "--pdeathsig", "KILL", "--")
 
 HOW_TO_INSTALL = """RabbitMQ was not found. Run this line, then try again:
     sudo apt-get update && sudo apt-get install --yes --no-install-recommends rabbitmq-server
 Or set AMQP_URL to a broker that may be used, such as amqp://guest:guest@127.0.0.1:5672/"""
 
-CONFIG = """\
-listeners.tcp.1 = 127.0.0.1:{port}
-vm_memory_high_watermark.absolute = 1GB
+MEMORY = "1GB"
+CONFIG = f"""\
+listeners.tcp.1 = 127.0.0.1:{{port}}
+vm_memory_high_watermark.absolute = {MEMORY}
 disk_free_limit.absolute = 50MB
 raft.wal_max_size_bytes = 33554432
 collect_statistics_interval = 60000
@@ -52,6 +59,10 @@ class PortTaken(Exception):
     """Somebody took a port between our finding it free and RabbitMQ's using it."""
 
 
+class OrderFailed(Exception):
+    """An order could not be carried out; the message has what RabbitMQ wrote about it."""
+
+
 @contextlib.contextmanager
 def broker() -> Iterator[str]:
     """The AMQP URL to work with: the broker of AMQP_URL where that is set, else a private one of ours."""
@@ -65,6 +76,13 @@ def broker() -> Iterator[str]:
 @contextlib.contextmanager
 def private_broker() -> Iterator[str]:
     """Run a private node and yield its AMQP URL; nothing is left of it, even where the caller is killed."""
+    with node_broker() as node:
+        yield node.url
+
+
+@contextlib.contextmanager
+def node_broker() -> Iterator[BrokerNode]:
+    """Run a private node that may be broken on purpose; nothing is left of it, even where the caller is killed."""
     with subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
@@ -73,30 +91,92 @@ def private_broker() -> Iterator[str]:
         start_new_session=True,  # a Ctrl-C reaches the caller alone, which stops us in its own order
     ) as command:
         assert command.stdin is not None
-        assert command.stdout is not None
-        line = command.stdout.readline()
-        if not line:
-            raise BrokerMissing("the private broker did not start; its reason stands above")
         try:
-            yield json.loads(line)["url"]
+            yield BrokerNode(command)
         finally:
             command.stdin.close()
             command.wait()
 
 
-class StopRequest:
-    """Becomes true with SIGTERM, SIGINT, SIGHUP or the end of standard input."""
+class BrokerNode:
+    """What may be done to a private node. Each order returns when it is done: call it from a thread beside a loop."""
+
+    def __init__(self, command: subprocess.Popen[str]) -> None:
+        self._command = command
+        self.url: str = self._answer()["url"]
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._order("kill")
+
+    def pause(self) -> None:
+        """SIGSTOP: its sockets stay open and say nothing."""
+        self._order("pause")
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._order("resume")
+
+    def alarm(self, *, raised: bool) -> None:
+        """Short of memory, or no longer: a broker that is reads nothing more from connections that publish."""
+        self.ctl("set_vm_memory_high_watermark", "absolute", "1" if raised else MEMORY)
+
+    def restart(self) -> None:
+        """Start it again on the same data and ports, after a stop in good order where it still runs."""
+        self._order("restart")
+
+    def ctl(self, *words: str) -> str:
+        """What `rabbitmqctl` says; raises OrderFailed where it refuses."""
+        return str(self._order("ctl", *words).get("output", ""))
+
+    def _order(self, *words: str) -> dict[str, Any]:
+        assert self._command.stdin is not None
+        self._command.stdin.write(json.dumps(words) + "\n")
+        self._command.stdin.flush()
+        answer = self._answer()
+        if "error" in answer:
+            raise OrderFailed(answer["error"])
+        return answer
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._command.stdout is not None
+        line = self._command.stdout.readline()
+        if not line:
+            raise BrokerMissing("the private broker did not start, or ended; its reason stands above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class Orders:
+    """What comes by standard input, and the end: SIGTERM, SIGINT, SIGHUP or the end of that input."""
 
     def __init__(self) -> None:
         bell, ring = socket.socketpair()
         self._bell, self._bell_fd = bell, bell.fileno()
+        self._unread = b""
+        self._ended = False
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: ring.send(b"."))
 
-    def wait(self, timeout_s: float | None) -> bool:
-        """Wait up to `timeout_s`; True where the end was asked for."""
+    def ended(self, timeout_s: float | None) -> bool:
+        """Wait up to `timeout_s`, or until something comes; True where the end was asked for."""
         readable, _, _ = select.select([self._bell_fd, 0], [], [], timeout_s)
-        return self._bell_fd in readable or (0 in readable and not os.read(0, 4096))
+        if 0 in readable:
+            told = os.read(0, 4096)
+            self._unread += told
+            self._ended = self._ended or not told
+        self._ended = self._ended or self._bell_fd in readable
+        return self._ended
+
+    def __iter__(self) -> Iterator[list[str]]:
+        """Order by order, until the end."""
+        while not self._ended:
+            line, newline, rest = self._unread.partition(b"\n")
+            if newline:
+                self._unread = rest
+                yield json.loads(line)
+            else:
+                self.ended(None)
 
 
 class Node:
@@ -117,14 +197,19 @@ class Node:
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
         self._environment = environment(folder, distribution_port, epmd_port)
+        self._command = server
         self._name_server = self._spawn(epmd, "-port", str(epmd_port), "-address", "127.0.0.1")
         self._wait_for_name_server(epmd_port)  # without it Erlang would start one of its own, which nobody stops
-        self.server = self._spawn(server)
+        self.start()
+
+    def start(self) -> None:
+        """Start the node itself, on the data that it has."""
+        self.server = self._spawn(self._command)
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
         with (self._folder / "output.log").open("ab") as output:
             return subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                [*GUARD, *command],
                 cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -132,6 +217,25 @@ class Node:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def ctl(self, words: Sequence[str]) -> str:
+        """What `rabbitmqctl` says; raises OrderFailed where it refuses or does not end."""
+        command = next((found for name in CTLS if (found := shutil.which(name))), CTLS[-1])
+        try:
+            done = subprocess.run(
+                [*GUARD, command, "--quiet", *words],
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=CTL_WITHIN_S,
+                check=True,
+            )
+        except subprocess.SubprocessError as error:
+            told = str(getattr(error, "stderr", None) or getattr(error, "stdout", None) or "").strip()
+            raise OrderFailed(f"rabbitmqctl {' '.join(words)}: {told[:500] or error}") from error
+        return done.stdout
 
     def _wait_for_name_server(self, port: int) -> None:
         deadline = time.monotonic() + STOP_WITHIN_S
@@ -158,15 +262,26 @@ class Node:
         written = [path.read_text(errors="replace") for path in sorted(self._folder.glob("**/*.log"))]
         return "\n".join(written)[-4000:]
 
+    def kill(self) -> None:
+        """End the node as a crash would."""
+        self.server.kill()
+        self.server.wait()
+
     def stop(self) -> None:
-        """Stop the node, then its name server; kill what does not stop in time."""
-        for process in (self.server, self._name_server):
-            process.terminate()
-            try:
-                process.wait(STOP_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """Stop the node, then its name server."""
+        end(self.server)
+        end(self._name_server)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process in good order; kill it where it does not stop in time."""
+    process.terminate()
+    process.send_signal(signal.SIGCONT)  # one that is paused would not hear of it
+    try:
+        process.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def environment(folder: Path, distribution_port: int, epmd_port: int) -> dict[str, str]:
@@ -191,7 +306,8 @@ def environment(folder: Path, distribution_port: int, epmd_port: int) -> dict[st
         "RABBITMQ_PID_FILE": str(folder / "node.pid"),
         # Two schedulers, not bound to a core: several nodes share a small machine.
         "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +SDcpu 1:1 +SDio 2",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{ON_LOOPBACK} +S 2:2 +SDcpu 1:1 +SDio 2",
+        "RABBITMQ_CTL_ERL_ARGS": ON_LOOPBACK,
     }
 
 
@@ -206,11 +322,11 @@ def free_ports(count: int) -> list[int]:
 
 def main() -> int:
     """Run one node until the end is asked for."""
-    stop = StopRequest()
+    orders = Orders()
     with tempfile.TemporaryDirectory(prefix="ejoin-broker-", ignore_cleanup_errors=True) as folder:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                serve(Path(folder) / str(attempt), stop)
+                serve(Path(folder) / str(attempt), orders)
             except PortTaken as error:
                 if attempt == ATTEMPTS:
                     print(error, file=sys.stderr)
@@ -223,24 +339,49 @@ def main() -> int:
     return 1
 
 
-def serve(folder: Path, stop: StopRequest) -> None:
-    """Start a node, say where it is, stop it when asked to."""
+def serve(folder: Path, orders: Orders) -> None:
+    """Start a node, say where it is, do what is ordered, stop it in the end."""
     folder.mkdir()
     node = Node(folder)
     try:
-        if is_ready(node, stop):
-            print(json.dumps({"url": node.url, "pid": node.server.pid, "folder": str(folder)}), flush=True)
-            while not stop.wait(None):
-                pass
+        if not is_ready(node, orders):
+            return
+        print(json.dumps({"url": node.url, "pid": node.server.pid, "folder": str(folder)}), flush=True)
+        for words in orders:
+            try:
+                answer = carry_out(words, node, orders)
+            except (OrderFailed, BrokerMissing, PortTaken) as error:
+                answer = {"error": str(error)}
+            print(json.dumps(answer), flush=True)
     finally:
         node.stop()
 
 
-def is_ready(node: Node, stop: StopRequest) -> bool:
+def carry_out(words: list[str], node: Node, orders: Orders) -> dict[str, Any]:
+    """Do one order; what there is to say about it."""
+    match words:
+        case ["kill"]:
+            node.kill()
+        case ["pause"]:
+            node.server.send_signal(signal.SIGSTOP)
+        case ["resume"]:
+            node.server.send_signal(signal.SIGCONT)
+        case ["restart"]:
+            end(node.server)
+            node.start()
+            is_ready(node, orders)
+        case ["ctl", *told]:
+            return {"output": node.ctl(told)}
+        case _:
+            raise OrderFailed(f"there is no order {' '.join(words)}")
+    return {}
+
+
+def is_ready(node: Node, orders: Orders) -> bool:
     """Wait until the node is ready; False where the end was asked for before that."""
     deadline = time.monotonic() + READY_WITHIN_S
     while not node.answers():
-        if stop.wait(0.1):
+        if orders.ended(0.1):
             return False
         if time.monotonic() > deadline:
             raise BrokerMissing(f"RabbitMQ was not ready after {READY_WITHIN_S:.0f} s")

@@ -30,12 +30,14 @@ from bridge.errors import (
     Unroutable,
 )
 from bridge.flows.changes import Changes
+from bridge.flows.trial import Trial
 from bridge.metrics import Metrics
 from bridge.models import (
     H_ATTEMPT,
     H_CORRECTS,
     H_DEAD_AT,
     H_DETAIL,
+    H_DUPLICATE,
     H_EXPIRES_AT,
     H_MESSAGE_ID,
     H_PARENT,
@@ -48,6 +50,7 @@ from bridge.models import (
     Key,
     Publication,
     Request,
+    SendRequest,
     Sms,
     SmsRejected,
     State,
@@ -140,6 +143,9 @@ class Outbound:
         self._stopping = False
         self._bug: BaseException | None = None
         self._first_seen: OrderedDict[tuple[Key, int, bytes], float] = OrderedDict()
+        self.trial = Trial(
+            ledger, spawn=self._spawn, be_alone=self._be_alone, read=_read_to_refuse, refuse=self._refuse_poison
+        )
         self._lanes = [
             *(Lane(f"send.{r.name}", settings.prefetch_of(r.name), r.name, None) for r in settings.routes),
             *(Lane(f"gateway.{g.name}", settings.prefetch_pinned(g.name), None, g.name) for g in settings.gateways),
@@ -150,6 +156,7 @@ class Outbound:
                 timeout_s=policy.timeout_s,
                 report_margin_s=settings.timing.report_margin_s,
                 doubt_s=settings.timing.doubt_s,
+                resend=policy.on_doubt == "resend",
             )
             for name in [None, *(r.name for r in settings.routes)]
             for policy in [settings.policy_of(name)]
@@ -168,6 +175,10 @@ class Outbound:
 
     def accept(self, delivery: Delivery) -> None:
         """Take one delivery of a request: offer it to the planner, or settle it otherwise. Returns at once."""
+        if not self.trial.keeps(delivery, self._accept):
+            self._accept(delivery)
+
+    def _accept(self, delivery: Delivery) -> None:
         now = self._clock.wall()
         try:
             taken = intake.read(delivery, self._rules_of(delivery), now)
@@ -182,6 +193,10 @@ class Outbound:
 
     def returned(self, delivery: Delivery) -> None:
         """Take one delivery of ``sms.returned``: unroutable, expired in its queue, or over the delivery limit."""
+        if not self.trial.keeps(delivery, self._returned):
+            self._returned(delivery)
+
+    def _returned(self, delivery: Delivery) -> None:
         now = self._clock.wall()
         reason = _reason_of_return(delivery)
         try:
@@ -267,13 +282,29 @@ class Outbound:
             for delivery in deliveries:
                 delivery.give_back()
 
-    async def _reject(self, delivery: Delivery, error: RequestInvalid, row: Sms | None = None) -> None:
+    async def _be_alone(self) -> None:
+        """Return with nothing in hand but what the caller holds: give back what waits, let what is begun end."""
+        for waiting in self._planner.drain():
+            self._give_back(waiting)
+        while others := self._workers - {asyncio.current_task()}:
+            await asyncio.wait(others)
+
+    async def _refuse_poison(self, delivery: Delivery, readable: bool) -> None:
+        poison = RequestInvalid(
+            "poison", "the bridge died each time it took this, the last time with nothing else in hand"
+        )
+        await self._reject(delivery, poison, readable=readable)
+
+    async def _reject(
+        self, delivery: Delivery, error: RequestInvalid, row: Sms | None = None, *, readable: bool = True
+    ) -> None:
         """Refuse what breaks the contract; what has no readable key or place is kept in ``sms.dead`` too."""
         now = self._clock.wall()
-        key = row.key if row else intake.key_of(delivery)
+        seen = delivery if readable else replace(delivery, body=b"")
+        key = row.key if row else intake.key_of(seen)
         route, _ = intake.place_of(delivery.routing_key)
         detail = {"reason": error.reason, "field": error.field, "detail": str(error)}
-        refused = row or (_unread(delivery, key, route, now) if key else None)
+        refused = row or (_unread(seen, key, route, now) if key else None)
         event_id = f"{refused.key}/{refused.attempt}/sms.rejected" if refused else _nokey(delivery.body)
         if refused is None or error.reason != "invalid":
             await self._bury(delivery, error, event_id)
@@ -348,6 +379,7 @@ class Outbound:
         headers = {
             H_ATTEMPT: request.attempt if request.attempt > 1 else None,
             H_TRIED: to_json(request.tried) if request.tried else None,
+            H_DUPLICATE: request.possible_duplicate or None,
             H_PARENT: request.parent,
             H_TRACEPARENT: request.traceparent,
             H_CORRECTS: request.corrects,
@@ -471,7 +503,7 @@ class Outbound:
         self, gateway: str, begun: Sequence[tuple[Sms, Assignment]], started: float
     ) -> Mapping[int, codes.Verdict]:
         """The POST, and the verdict of each task id; every way to lose the answer has one."""
-        tasks = [self._task_of(sms, a) for sms, a in begun]
+        tasks = [self._task_of(sms, a.waiting.request.body) for sms, a in begun]
         tids = [task.tid for task in tasks]
         timing = self._settings.timing
 
@@ -489,27 +521,37 @@ class Outbound:
         else:
             outcome, verdicts = "answered", codes.of_answer(answer, tids)
         if outcome in {"silent", "garbled"}:
-            self._fleet.pause_gateway(gateway, self._clock.mono())  # or all that waits would follow into doubt
+            # Or all that waits would follow into doubt, and blur what the SIMs' counters tell of these.
+            self._fleet.pause_gateway(gateway, self._clock.mono(), least_s=timing.evidence_s)
         self._metrics.posts_total.labels(gateway, outcome).inc()
         self._metrics.tasks_per_post.observe(len(tasks))
         if outcome != "answered":
             log.warning("gateway.post_failed", gateway=gateway, outcome=outcome, tasks=len(tasks))
         return verdicts
 
-    def _task_of(self, sms: Sms, assignment: Assignment) -> SmsTask:
-        request = assignment.waiting.request
+    async def resubmit(self, gateway: str, rows: Sequence[Sms]) -> Mapping[int, codes.Verdict]:
+        """Hand the same tasks over once more, under the same ids, and no verdict but the device's is drawn from it.
+
+        Only for gateways that are known to refuse finished ids (``resubmit_within_s``). Raises as ``Gateway.submit``.
+        """
+        asked = [(sms, read_send_request(sms.asked["body"].encode())) for sms in rows]
+        answer = await self._submit[gateway]([self._task_of(sms, body) for sms, body in asked], lambda: True)
+        return codes.of_answer(answer, [sms.tid or 0 for sms in rows])
+
+    def _task_of(self, sms: Sms, body: SendRequest) -> SmsTask:
         entry = self._settings.gateway(sms.gateway or "")
         assert sms.tid is not None
+        assert sms.port is not None
         return SmsTask(
             tid=sms.tid,
-            port=Port(assignment.port, assignment.slot or 0),
-            to=request.to,
-            text=request.body.text,
-            coding=1 if request.encoding == "ucs2" else 2,
-            flash=request.body.flash,
-            smsc=request.body.smsc,
-            timeout_s=request.body.timeout_s or self._settings.policy_of(request.route).timeout_s,
-            delivery_report=request.body.delivery_report,
+            port=Port(sms.port, sms.slot or 0),
+            to=sms.recipient,
+            text=body.text,
+            coding=1 if sms.encoding == "ucs2" else 2,
+            flash=body.flash,
+            smsc=body.smsc,
+            timeout_s=body.timeout_s or self._settings.policy_of(sms.route).timeout_s,
+            delivery_report=body.delivery_report,
             report_count=entry.task_report_count,
             report_period_s=entry.task_report_period_s,
         )
@@ -661,6 +703,8 @@ class Outbound:
         lane.consuming = False
         for waiting in self._planner.drain(lane.queue):
             self._give_back(waiting)
+        for delivery in self.trial.drain(lane.queue):
+            delivery.give_back()
 
     def _mark(self, lane: Lane, *, paused: bool) -> None:
         if lane.route:
@@ -690,6 +734,8 @@ class Outbound:
         for lane in self._lanes:
             await self._consumers.stop_consuming(lane.queue)
         await self._consumers.stop_consuming("returned")
+        for delivery in self.trial.drain():
+            delivery.give_back()
         for waiting in self._planner.drain():
             waiting.delivery.give_back()
         if self._workers:
@@ -760,6 +806,12 @@ def _unread(delivery: Delivery, key: Key, route: str | None, now: float) -> Sms:
     request = to_json({name: value for name, value in asked.items() if isinstance(value, str)})
     attempt = intake.attempt_of(delivery.headers)
     return Sms(key.app_id, key.id, fingerprint, State.REJECTED, now, attempt, request=request, route=route)
+
+
+def _read_to_refuse(delivery: Delivery) -> None:
+    """All that a refusal reads of a body."""
+    if key := intake.key_of(delivery):
+        _unread(delivery, key, None, 0.0)
 
 
 def _nokey(body: bytes) -> str:

@@ -19,6 +19,7 @@ from bridge.models import (
     CHILD_ID_PATTERN,
     H_ATTEMPT,
     H_CORRECTS,
+    H_DUPLICATE,
     H_EXPIRES_AT,
     H_PARENT,
     H_TRACEPARENT,
@@ -115,6 +116,7 @@ def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expans
         reply_to=delivery.reply_to,
         traceparent=_text(delivery.headers, H_TRACEPARENT),
         parent=_text(delivery.headers, H_PARENT),
+        possible_duplicate=delivery.headers.get(H_DUPLICATE) is True,
         corrects=_text(delivery.headers, H_CORRECTS),
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import aio_pika
@@ -17,6 +18,7 @@ from bridge.amqp.session import Session
 from bridge.amqp.topology import Topology
 from bridge.metrics import Metrics
 from bridge.settings import AmqpSettings
+from dev.broker import BrokerNode, node_broker
 
 PATIENCE_S = 10.0
 
@@ -27,6 +29,15 @@ def _soon(monkeypatch):
     monkeypatch.setattr(session, "BACK_OFF_S", (0.02, 0.1))
     monkeypatch.setattr(link, "TAKEN_RETRY_S", 0.02)
     monkeypatch.setattr(link, "TAKEN_FOR_S", 0.1)
+
+
+@pytest.fixture(scope="package")
+def broken_node() -> Iterator[BrokerNode]:
+    """A node that tests may kill, pause and starve, and leave running well."""
+    if "AMQP_URL" in os.environ:
+        pytest.skip("it would break the broker of AMQP_URL: without that, a node of its own is broken")
+    with node_broker() as node:
+        yield node
 
 
 @pytest.fixture
