@@ -273,7 +273,7 @@ async def _sweep(play: Stage) -> None:
     later = [f"later.{seconds}" for seconds in (5, 60, 900)]
     connection = await aio_pika.connect(play.amqp_url)
     async with connection, connection.channel() as channel:
-        for queue in (*queues, *later, "returned", "dead"):
+        for queue in (*queues, *later, "returned", "dead", "command"):
             await channel.queue_delete(f"{play.prefix}.{queue}")
-        for exchange in ("requests", "events", *later, "returned", "dead"):
+        for exchange in ("requests", "events", "commands", *later, "returned", "dead"):
             await channel.exchange_delete(f"{play.prefix}.{exchange}")
