@@ -276,14 +276,18 @@ class Inquiry:
         ssrc, start = await self._ledger.write(lambda tx: tx.inbox_cursor(gateway))
         for _ in range(INBOX_PAGES):
             page = await self._devices[gateway].inbox(start=start, count=INBOX_ROWS)
+            if not page.ssrc:
+                raise GatewayGarbled(f"{gateway}: the inbox does not say which start of the device it belongs to")
             if page.ssrc != ssrc and start != 1:  # it began anew, and so do its ids
                 ssrc, start = page.ssrc, 1
                 continue
-            await self._absorb_inbox(gateway, page)
-            ssrc = page.ssrc
-            if page.next_sms <= start or len(page.rows) < INBOX_ROWS:
+            if page.unreadable:
+                log.warning("inbox.unreadable", gateway=gateway, start=start, reason=page.unreadable)
+            ssrc, whole = page.ssrc, len(page.rows) >= INBOX_ROWS
+            start = page.next_sms if page.next_sms > start else start + len(page.rows)
+            await self._absorb_inbox(gateway, replace(page, next_sms=start))
+            if not whole:
                 break
-            start = page.next_sms
         return ssrc or ""
 
     # --- judging ----------------------------------------------------------------------------------------------------

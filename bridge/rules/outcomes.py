@@ -274,12 +274,11 @@ def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | 
 
 def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) -> Outcome:
     """A delivery report matched: it follows ``sent``, and implies it where the device's own report is still cached."""
-    before: tuple[Publication, ...] = ()
-    if sms.state is State.SUBMITTED and (implied := sent_as(sms, now, at=None)):
-        sms, before = implied.sms, implied.publications
+    implied = sent_as(sms, now, at=None) if sms.state is State.SUBMITTED else None
+    sent = implied or Outcome(sms)
     kind = "sms.delivered" if code == 0 else "sms.undelivered"
-    told, event = tell(sms, kind, now, **_some({"code": code, "reported_at": stamp(at)}))
-    return Outcome(told, (*before, event))
+    told, event = tell(sent.sms, kind, now, **_some({"code": code, "reported_at": stamp(at)}))
+    return replace(sent, sms=told, publications=(*sent.publications, event))
 
 
 def _resent(sms: Sms, now: float, terms: Terms, code: int | None, text: str) -> Outcome | None:

@@ -403,6 +403,22 @@ class TestInbox:
         await world.passes(60)
         assert await self.texts(world) == [f"{n}" for n in range(120)]
 
+    async def test_a_device_that_does_not_say_where_to_go_on_is_not_read_twice(self, world: World) -> None:
+        world.device.tells_next = False
+        for text in ("one", "two"):
+            world.device.came_in += [incoming(text, world.wall)]
+            await world.passes(60)
+        assert await self.texts(world) == ["one", "two"]
+
+    async def test_one_that_does_not_name_its_start_is_not_believed(self, world: World) -> None:
+        await world.inquiry.begin()
+        world.device.ssrc = ""
+        world.device.came_in = [incoming("one", world.wall)]
+        await doubt(world)
+        for _ in range(3):
+            await world.passes(20)
+        assert (await self.texts(world), await state(world)) == ([], State.IN_DOUBT)
+
     async def test_what_lay_there_before_the_first_look_is_not_told(self, world: World) -> None:
         world.device.came_in = [incoming("last year", world.wall - 3e7), incoming("now", world.wall)]
         await world.passes(60)

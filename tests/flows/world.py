@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from bridge.ejoin.facts import (
     TaskAck,
 )
 from bridge.ejoin.ports import Port
-from bridge.errors import BrokerUnavailable
+from bridge.errors import BrokerUnavailable, LedgerUnavailable
 from bridge.flows.changes import Changes
 from bridge.flows.inbound import Inbound, Known
 from bridge.flows.inquiry import Inquiry
@@ -60,6 +60,7 @@ class Device:
     counted: dict[int, tuple[int, int, int]] = field(default_factory=lambda: dict.fromkeys(PORTS, (100, 10, 0)))
     ssrc: str = "first"
     came_in: list[ReceivedSms | DeliveryReport] = field(default_factory=list)
+    tells_next: bool = True
     deaf: Exception | None = None
     while_counting: Callable[[], Awaitable[object]] | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -97,7 +98,7 @@ class Device:
     async def inbox(self, *, start: int, count: int) -> InboxPage:
         self._answer()
         rows = tuple(self.came_in[start - 1 : start - 1 + count])
-        return InboxPage(self.ssrc, start + len(rows), rows)
+        return InboxPage(self.ssrc, start + len(rows) if self.tells_next else 0, rows)
 
     def _answer(self) -> None:
         if self.deaf is not None:
@@ -234,6 +235,22 @@ class World:
         await self.patrol._reap()
         for gateway in self.inquiry._due(await self.ledger.write(Transaction.doubts)):
             await self.inquiry.ask(gateway)
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Meanwhile every write is undone and refused."""
+        healthy = self.ledger.write
+
+        async def refuse(work: Callable[[Transaction], Any]) -> None:
+            def undo(tx: Transaction) -> None:
+                work(tx)
+                raise LedgerUnavailable
+
+            await healthy(undo)
+
+        self.ledger.write = refuse  # type: ignore[method-assign]
+        yield
+        self.ledger.write = healthy  # type: ignore[method-assign]
 
     @property
     def tid(self) -> int:
