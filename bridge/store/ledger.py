@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
-import os
 import random
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,20 +22,19 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from bridge.errors import LedgerLocked, LedgerUnusable
+from bridge.errors import LedgerLocked
 from bridge.models import Key, Publication, Sms, SmsRejected, State, publication_of, tell, tell_again
-from bridge.store import schema
+from bridge.store import schema, upkeep
 from bridge.store import statements as sql
+from bridge.store.upkeep import MAX_TID
 from bridge.store.writer import Writer
 
 T = TypeVar("T")
-MAX_TID = 2**31 - 1
 FIRST_SEQ, OVERTAKEN = 2, 5
-MIGRATIONS = Path(__file__).parent / "migrations"
+SLIMMED_TO = "slimmed_to"
 
 
 class Outcome(Protocol):
@@ -88,13 +85,13 @@ class KnownSms:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the counters of the SIM in a port must show, for SMS begun from ``since`` on (see rules.evidence)."""
+    """What the counters of the SIM in a port must show, for hand-overs after number ``since`` (see rules.evidence)."""
 
     sim: str
     ssrc: str
     ok: int
     failed: int
-    since: float
+    since: int
     foreign_at: float | None = None
 
 
@@ -117,9 +114,7 @@ class Transaction:
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        self._raw = raw
+        self._raw = _raw(connection)
 
     # --- an SMS -----------------------------------------------------------------------------------------------------
 
@@ -146,8 +141,8 @@ class Transaction:
         """All that this gateway may still hold."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OPEN_AT, (gateway,))]
 
-    def unknown_at(self, gateway: str, since: float) -> list[Sms]:
-        """Those of this gateway that were given up since then."""
+    def unknown_at(self, gateway: str, since: int) -> list[Sms]:
+        """Those of this gateway's hand-overs after this number that were given up."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_UNKNOWN_SINCE, (gateway, since))]
 
     def doubts(self) -> dict[str, tuple[int, float]]:
@@ -170,6 +165,10 @@ class Transaction:
         """Write whole rows."""
         self._raw.executemany(sql.SAVE_SMS, [sql.row_of(one) for one in sms])
 
+    def forget(self, key: Key) -> None:
+        """Know nothing of this SMS any more."""
+        self._raw.execute(sql.DROP_SMS, key)
+
     def settle(self, outcomes: Sequence[Outcome], now: float) -> None:
         """Write what decisions came to: rows, ended attempts and what is to be published, all or nothing."""
         self.save(outcome.sms for outcome in outcomes)
@@ -184,7 +183,7 @@ class Transaction:
         for outcome in outcomes:
             if outcome.counted is not None:
                 of = outcome.sms
-                self._raw.execute(sql.COUNT_RESULT[outcome.counted], (of.gateway, of.port, of.begun_at))
+                self._raw.execute(sql.COUNT_RESULT[outcome.counted], (of.gateway, of.port, of.begun_n or 0))
         self.publish([publication for outcome in outcomes for publication in outcome.publications], now)
 
     def decide(
@@ -220,8 +219,8 @@ class Transaction:
             admitted.append(one)
             if one is not None:
                 taken[candidate.key] = one
-        tids = iter(self._take_tids(gateway, len(taken)))
-        begun = [one and replace(one, tid=next(tids)) for one in admitted]
+        numbers = iter(self._take_numbers(gateway, len(taken)))
+        begun = [one and replace(one, **next(numbers)) for one in admitted]
         self.save(one for one in begun if one)
         return begun
 
@@ -248,20 +247,21 @@ class Transaction:
             self.publish([again], now)
         return None
 
-    def _take_tids(self, gateway: str, count: int) -> list[int]:
-        """The next task ids of a gateway: int32, wrapping, never one that an open row holds."""
+    def _take_numbers(self, gateway: str, count: int) -> list[dict[str, Any]]:
+        """The next task ids of a gateway (int32, wrapping, never one that an open row holds), and the numbers of these
+        hand-overs, which only rise.
+        """
         if count == 0:
             return []
-        row = self._raw.execute(sql.NEXT_TID, (gateway,)).fetchone()
-        first: int = row[0]
+        first, begun = self._raw.execute(sql.NEXT_TID, (gateway,)).fetchone()
         tids: list[int] = []
         while len(tids) < count:
             last = min(first + count - len(tids) - 1, MAX_TID)
             held = {tid for (tid,) in self._raw.execute(sql.OPEN_TIDS, (gateway, first, last))}
             tids += [tid for tid in range(first, last + 1) if tid not in held]
             first = last + 1 if last < MAX_TID else 1
-        self._raw.execute(sql.SET_NEXT_TID, (first, gateway))
-        return tids
+        self._raw.execute(sql.SET_NEXT_TID, (first, begun + count, gateway))
+        return [{"tid": tid, "begun_n": n} for n, tid in enumerate(tids, begun + 1)]
 
     def spend(self, levels: Mapping[str, tuple[float, float]]) -> None:
         """Note what is left in the SIMs' buckets: {sim: (level in segments, unix seconds)}."""
@@ -328,6 +328,11 @@ class Transaction:
         """The accounts of the SIMs in a gateway's ports."""
         return {port: Account(*told) for port, *told in self._raw.execute(sql.ACCOUNTS, (gateway,))}
 
+    def begun(self, gateway: str) -> int:
+        """How many hand-overs to this gateway were begun so far."""
+        count: int = self._raw.execute(sql.BEGUN, (gateway,)).fetchone()[0]
+        return count
+
     def open_account(self, gateway: str, port: int, account: Account) -> None:
         """Begin a port's account anew."""
         self._raw.execute(
@@ -365,7 +370,6 @@ class Transaction:
     def move_clock(self, by: float, now: float) -> None:
         """The machine's clock was set to ``now``: stored moments of open SMS go with it, but the newest, told by it."""
         self._raw.execute(sql.MOVE_DEADLINES, {"by": by, "now": now})
-        self._raw.execute(sql.MOVE_ACCOUNTS, (by,))
 
     def deny_future(self, now: float) -> None:
         """A stored moment in the future counts as now (design 3.7)."""
@@ -403,16 +407,27 @@ class Transaction:
         )
 
     def prune(self, now: float, *, full_rows_s: float, horizon_s: float, received_s: float, limit: int) -> int:
-        """Slim and forget what is old enough, at most ``limit`` rows of each kind; how many rows it touched."""
-        return sum(
+        """Forget and slim what is old enough, at most ``limit`` rows of each kind; the most that any kind took."""
+        forgotten = (
             self._raw.execute(statement, (now - age_s, limit)).rowcount
             for statement, age_s in (
-                (sql.SLIM_SMS, full_rows_s),
                 (sql.FORGET_SMS, horizon_s),
                 (sql.FORGET_PAST, full_rows_s),
                 (sql.FORGET_RECEIVED, received_s),
             )
         )
+        return max(*forgotten, self._slim(now - horizon_s, now - full_rows_s, limit))
+
+    def _slim(self, since: float, until: float, limit: int) -> int:
+        """Slim the oldest final rows of that time.
+
+        How far earlier slices came is remembered: to look again at all that is slim already would hold the loop.
+        """
+        since = max(since, float(self.meta(SLIMMED_TO) or 0))
+        moments = [at for (at,) in self._raw.execute(sql.SLIM_SMS, (since, until, limit)).fetchall()]
+        if moments:
+            self.set_meta(SLIMMED_TO, str(max(moments)))
+        return len(moments)
 
     def count_states(self) -> dict[str, int]:
         """How many SMS are in each state."""
@@ -441,7 +456,7 @@ class Ledger:
         """Lock, migrate (after a backup) and open the ledger at ``path``, creating it where it is new.
 
         Raises LedgerLocked when another process keeps the lock longer than ``lock_wait_s``, LedgerUnusable when the
-        file is damaged or of a future version.
+        file cannot be opened, is damaged or of a future version.
         """
         lock = await _lock(path, lock_wait_s)
         try:
@@ -493,7 +508,10 @@ def _conflict(candidate: Sms, now: float) -> Publication:
 
 async def _lock(path: Path, wait_s: float) -> IO[str]:
     """Take the lock beside the ledger, waiting for a predecessor that is still stopping."""
-    file = await asyncio.to_thread(Path(f"{path}.lock").open, "w")
+    try:
+        file = await asyncio.to_thread(Path(f"{path}.lock").open, "w")
+    except OSError as error:
+        raise upkeep.unusable(path, error) from error
     give_up_at = time.monotonic() + wait_s
     while True:
         try:
@@ -523,12 +541,10 @@ def _prepare(path: Path, gateways: Sequence[str]) -> sa.Engine:
                     sa.text("INSERT OR IGNORE INTO gateway (name, next_tid, boot, epoch) VALUES (:name, :tid, 0, 0)"),
                     {"name": name, "tid": random.randint(1, MAX_TID)},  # noqa: S311  unlikely, not secret
                 )
-    except (sqlite3.DatabaseError, SQLAlchemyError) as error:
+    except (sqlite3.Error, SQLAlchemyError) as error:
         engine.dispose()
-        raise LedgerUnusable(
-            f"the ledger {path} cannot be used: {error}. Put a backup in its place ({path}.before-*), or move it away "
-            "to start an empty one (SMS in flight are then forgotten)"
-        ) from error
+        told = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        raise upkeep.unusable(path, told) from error
     except BaseException:
         engine.dispose()
         raise
@@ -542,33 +558,25 @@ def _on_connect(raw: sqlite3.Connection, _record: object) -> None:
 
 
 def _migrate(engine: sa.Engine, path: Path) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    newest = ScriptDirectory.from_config(config).get_current_head()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    """Refuse what is damaged or of the future, and bring the rest to the newest schema, after a copy of it."""
+    newest, _ = upkeep.revisions()
     with engine.begin() as connection:
+        upkeep.refuse_damage(path, _raw(connection))
         present = MigrationContext.configure(connection).get_current_revision()
     if present == newest:
         return
-    if present is not None and present not in known:
-        raise LedgerUnusable(
-            f"the ledger {path} was written by a newer version (its schema is {present}, this one knows {newest}): "
-            "install that version again, or put the backup from before its migration in place"
-        )
     if present is not None:
-        _back_up(engine, path.with_name(f"{path.name}.before-{newest}"))
+        upkeep.refuse_future(path, present)
+        with engine.connect() as connection:
+            upkeep.back_up(_raw(connection), path.with_name(f"{path.name}.before-{newest}"))
+    config = Config()
+    config.set_main_option("script_location", str(upkeep.MIGRATIONS))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
-def _back_up(engine: sa.Engine, target: Path) -> None:
-    """A consistent copy beside the ledger, complete or not there at all."""
-    partial = target.with_name(f"{target.name}.partial")
-    with engine.connect() as connection, sqlite3.connect(partial) as copy:
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        raw.backup(copy)
-    copy.close()
-    shutil.move(partial, target)
-    os.sync()
+def _raw(connection: sa.Connection) -> sqlite3.Connection:
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    return raw

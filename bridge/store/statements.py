@@ -14,7 +14,8 @@ from bridge.models import Sms, State, to_json
 COLUMNS = (
     "app_id", "id", "fingerprint", "state", "state_at", "attempt", "tried", "sequence", "request", "route", "parent",
     "recipient", "segments", "encoding", "expires_at", "deadline_at", "gateway", "port", "slot", "sim", "tid",
-    "begun_at", "owner", "epoch", "code", "reason", "certain", "detail", "event_id", "event_type", "event_at",
+    "begun_at", "begun_n", "owner", "epoch", "code", "reason", "certain", "detail", "event_id", "event_type",
+    "event_at",
 )  # fmt: skip
 _NAMES = ", ".join(COLUMNS)
 _MARKS = ", ".join("?" * len(COLUMNS))
@@ -39,7 +40,7 @@ SMS_SENT_TO = (
     "AND report IS NULL AND begun_at >= ? ORDER BY begun_at LIMIT 20"
 )
 SMS_OPEN_AT = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state IN ('submitting', 'in_doubt', 'submitted')"
-SMS_UNKNOWN_SINCE = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state = 'unknown' AND state_at >= ?"
+SMS_UNKNOWN_SINCE = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state = 'unknown' AND begun_n > ?"
 MOVE_DEADLINES = (
     "UPDATE sms SET deadline_at = deadline_at + :by, state_at = state_at + :by, begun_at = begun_at + :by "
     "WHERE state IN ('submitting', 'in_doubt', 'submitted') AND NOT state_at BETWEEN :now - 1 AND :now"
@@ -48,6 +49,7 @@ NO_FUTURE = (
     "UPDATE sms SET deadline_at = deadline_at - (state_at - :now), begun_at = min(begun_at, :now), state_at = :now "
     "WHERE state IN ('submitting', 'in_doubt', 'submitted') AND state_at > :now"
 )
+DROP_SMS = "DELETE FROM sms WHERE app_id = ? AND id = ?"
 NOTE_REPORT = "UPDATE sms SET report = ? WHERE app_id = ? AND id = ?"
 
 PAST_BY_TID = (
@@ -71,8 +73,9 @@ SPEND = (
 )
 DEBTS = "SELECT sim, level, at FROM budget WHERE level < 0"
 
-NEXT_TID = "SELECT next_tid FROM gateway WHERE name = ?"
-SET_NEXT_TID = "UPDATE gateway SET next_tid = ? WHERE name = ?"
+NEXT_TID = "SELECT next_tid, begun FROM gateway WHERE name = ?"
+SET_NEXT_TID = "UPDATE gateway SET next_tid = ?, begun = ? WHERE name = ?"
+BEGUN = "SELECT begun FROM gateway WHERE name = ?"
 OPEN_TIDS = (
     "SELECT tid FROM sms WHERE gateway = ? AND tid BETWEEN ? AND ? AND state IN ('submitting', 'in_doubt', 'submitted')"
 )
@@ -94,12 +97,11 @@ OPEN_ACCOUNT = (
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 COUNT_RESULT = {
-    "ok": "UPDATE statistics SET ok = ok + 1 WHERE gateway = ? AND port = ? AND since <= ?",
-    "failed": "UPDATE statistics SET failed = failed + 1 WHERE gateway = ? AND port = ? AND since <= ?",
-    "lost": "DELETE FROM statistics WHERE gateway = ? AND port = ? AND since <= ?",
+    "ok": "UPDATE statistics SET ok = ok + 1 WHERE gateway = ? AND port = ? AND since < ?",
+    "failed": "UPDATE statistics SET failed = failed + 1 WHERE gateway = ? AND port = ? AND since < ?",
+    "lost": "DELETE FROM statistics WHERE gateway = ? AND port = ? AND since < ?",
 }
 NOTE_FOREIGN = "UPDATE statistics SET foreign_at = ? WHERE gateway = ? AND port = ?"
-MOVE_ACCOUNTS = "UPDATE statistics SET since = since + ?"
 
 INBOX_CURSOR = "SELECT ssrc, next_sms FROM gateway WHERE name = ?"
 SET_INBOX_CURSOR = "UPDATE gateway SET ssrc = ?, next_sms = ? WHERE name = ?"
@@ -116,7 +118,8 @@ _FINAL = "('sent', 'failed', 'expired', 'rejected', 'unknown')"
 SLIM_SMS = (
     "UPDATE sms SET request = NULL, tried = NULL, detail = NULL, code = NULL, reason = NULL, gateway = NULL, "
     "port = NULL, slot = NULL, sim = NULL, tid = NULL, recipient = '' WHERE (app_id, id) IN "
-    f"(SELECT app_id, id FROM sms WHERE state_at < ? AND request IS NOT NULL AND state IN {_FINAL} LIMIT ?)"
+    f"(SELECT app_id, id FROM sms WHERE state_at >= ? AND state_at < ? AND request IS NOT NULL AND state IN {_FINAL} "
+    "ORDER BY state_at LIMIT ?) RETURNING state_at"
 )
 FORGET_SMS = (
     "DELETE FROM sms WHERE (app_id, id) IN "
@@ -124,7 +127,8 @@ FORGET_SMS = (
 )
 FORGET_PAST = (
     "DELETE FROM past_attempt WHERE (app_id, id, attempt) IN "
-    "(SELECT app_id, id, attempt FROM past_attempt WHERE ended_at < ? LIMIT ?)"
+    "(SELECT app_id, id, attempt FROM past_attempt AS past WHERE ended_at < ? AND NOT EXISTS "
+    "(SELECT 1 FROM sms WHERE sms.app_id = past.app_id AND sms.id = past.id AND sms.state = 'handed_back') LIMIT ?)"
 )
 FORGET_RECEIVED = "DELETE FROM received WHERE key IN (SELECT key FROM received WHERE at < ? LIMIT ?)"
 
@@ -135,7 +139,7 @@ def row_of(sms: Sms) -> tuple[Any, ...]:
         sms.app_id, sms.id, sms.fingerprint, sms.state.value, sms.state_at, sms.attempt,
         to_json(sms.tried) if sms.tried else None, sms.sequence, sms.request, sms.route, sms.parent, sms.recipient,
         sms.segments, sms.encoding, sms.expires_at, sms.deadline_at, sms.gateway, sms.port, sms.slot, sms.sim, sms.tid,
-        sms.begun_at, sms.owner, sms.epoch, sms.code, sms.reason, sms.certain,
+        sms.begun_at, sms.begun_n, sms.owner, sms.epoch, sms.code, sms.reason, sms.certain,
         to_json(sms.detail) if sms.detail else None, sms.event_id, sms.event_type, sms.event_at,
     )  # fmt: skip
 
