@@ -50,7 +50,8 @@ class Stage:
         self.prefix: str = config["amqp"]["prefix"]
         self.process: asyncio.subprocess.Process | None = None
         self.simulator_pid = simulator["pid"]
-        self.http = httpx.AsyncClient(timeout=30, trust_env=False)
+        # No connection is used twice: one that a paused process lets go of meanwhile would fail what comes next.
+        self.http = httpx.AsyncClient(timeout=30, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
         self._connection: aio_pika.abc.AbstractConnection | None = None
         self._exchange: aio_pika.abc.AbstractExchange | None = None
         self._channel: aio_pika.abc.AbstractChannel | None = None

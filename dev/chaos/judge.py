@@ -6,7 +6,6 @@ RabbitMQ's Jepsen suite it compares what was confirmed to us with what came out 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from bridge.ejoin.codes import PROVEN_OPERATOR_CAUSES
-from dev.chaos.plan import APP_ID, Arrival, Ask, Sms, to_bytes
+from bridge.models import SMS_EVENTS
+from dev.chaos.plan import APP_ID, Arrival, Ask, Sms
 from dev.stage import FINAL
 
 FOREIGN = "foreign"
@@ -140,11 +140,6 @@ class History:
         return {told.subject for told in self.told if told.data.get("reason") == "id_conflict"}
 
     @cached_property
-    def event_ids(self) -> set[str]:
-        """The id of every event."""
-        return {str(told.event["id"]) for told in self.told}
-
-    @cached_property
     def _marked(self) -> dict[tuple[str, str], list[Sms]]:
         found: dict[tuple[str, str], list[Sms]] = defaultdict(list)
         for sms in self.sms.values():
@@ -233,10 +228,10 @@ def _open(history: History, ask: Ask) -> list[str]:
     """The keys of a request that have not ended."""
     if ask.kind == "conflict":
         return [] if ask.key in history.conflicts else [ask.key]
-    if not ask.sms:
-        return [] if _is_refused(history, ask) else [ask.key]
     if _has_ended(history, ask.key):
-        return []  # a list that was refused or came too late as a whole, or the SMS itself
+        return []  # the SMS itself, or a list that was refused or came too late as a whole
+    if not ask.sms:
+        return [ask.key]
     return [sms.key for sms in ask.sms if not _has_ended(history, sms.key)]
 
 
@@ -246,15 +241,6 @@ def _is_ended(history: History, ask: Ask) -> bool:
 
 def _has_ended(history: History, key: str) -> bool:
     return key in history.finals or key in history.dead
-
-
-def _is_refused(history: History, ask: Ask) -> bool:
-    return _has_ended(history, ask.key) or nokey(ask) in history.event_ids
-
-
-def nokey(ask: Ask) -> str:
-    """The event id under which a request without a readable key is told."""
-    return f"nokey/{hashlib.sha256(to_bytes(ask.body)).hexdigest()[:32]}"
 
 
 def _lost_arrivals(history: History) -> Iterator[Finding]:
@@ -306,7 +292,6 @@ def _tasks(tasks: Iterable[tuple[str, int]]) -> str:
 def _foreign_events(history: History) -> Iterator[Finding]:
     """Events about nobody, and events that break the contract."""
     known = {asked.ask.key for asked in history.asked} | set(history.sms)
-    refused = {nokey(asked.ask) for asked in history.asked if not asked.ask.sms}
     texts = {came.arrival.text for came in history.came}
     for told in history.told:
         if told.broken:
@@ -314,10 +299,8 @@ def _foreign_events(history: History) -> Iterator[Finding]:
         if told.kind == "sms.received":
             if told.data["text"] not in texts:
                 yield Finding(told.subject, "sms.received, and nobody sent it")
-        elif told.kind.startswith("sms.") and told.kind not in {"sms.observed", "sms.report_unmatched"}:
-            mine = told.event["id"] in refused if told.subject == "-" else told.subject in known
-            if not mine:
-                yield Finding(told.subject, f"{told.kind}, and nobody asked for it")
+        elif told.kind in SMS_EVENTS and told.subject not in known:
+            yield Finding(told.subject, f"{told.kind}, and nobody asked for it")
 
 
 def _foreign_tasks(history: History) -> Iterator[Finding]:

@@ -206,7 +206,7 @@ class Traffic:
             {**good, "text": "x" * 2_000},
             f'{{"id": "{key}", "to": '.encode(),
             b'{"text": "\xfc"}',
-            {name: value for name, value in good.items() if name != "id"},
+            {**good, "id": "not an id"},
         ]
         yield Ask(at, "bad", key, self._route(), self._chance.choice(bad))
 

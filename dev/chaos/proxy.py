@@ -14,11 +14,14 @@ import struct
 from collections import deque
 from typing import cast
 
+NOWHERE = ("127.0.0.1", 1)
+"""An address at which nobody listens."""
+
 
 class Proxy:
     """Listens on a loopback port of its own and carries to ``target``; the switches act at once."""
 
-    def __init__(self, target: tuple[str, int] | None = None) -> None:
+    def __init__(self, target: tuple[str, int] = NOWHERE) -> None:
         self.target = target
         self.delay_s = 0.0
         """Each piece of data arrives so much later, either way."""
@@ -92,11 +95,8 @@ class _Link:
         self.resume()
 
     async def _connect(self) -> None:
-        target = self.proxy.target
         try:
-            if target is None:
-                raise OSError("no target")
-            await asyncio.get_running_loop().create_connection(lambda: self.callee, *target)
+            await asyncio.get_running_loop().create_connection(lambda: self.callee, *self.proxy.target)
         except OSError:
             self.abort()
 

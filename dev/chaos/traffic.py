@@ -26,6 +26,8 @@ LOST = (aio_pika.exceptions.AMQPError, aiormq.exceptions.AMQPError, OSError, Tim
 
 CONFIRM_WITHIN_S = 5.0
 RETRY_S = 0.5
+QUIET_LOOKS = 3
+"""What was delivered and not read yet is no longer counted as left: one look is not enough."""
 
 
 class Producer:
@@ -49,6 +51,7 @@ class Producer:
         message = aio_pika.Message(
             to_bytes(body),
             app_id=APP_ID,
+            message_id=ask.key,
             timestamp=asked.published_at,
             content_type="application/json",
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
@@ -109,9 +112,17 @@ class Listener:
                 async with channel_of(self._url) as channel:
                     await channel.set_qos(prefetch_count=500)
                     await (await channel.get_queue(self.queue, ensure=False)).consume(self._read)
-                    while not channel.is_closed:
+                    while not channel.is_closed:  # noqa: ASYNC110 - a poll sees every way to lose it
                         await asyncio.sleep(RETRY_S)
             await asyncio.sleep(RETRY_S)
+
+    async def emptied(self, channel: AbstractChannel) -> None:
+        """Wait until all that was told so far has been read."""
+        quiet = 0
+        while quiet < QUIET_LOOKS:
+            await asyncio.sleep(RETRY_S)
+            left = (await channel.declare_queue(self.queue, passive=True)).declaration_result.message_count
+            quiet = 0 if left else quiet + 1
 
     async def _read(self, message: AbstractIncomingMessage) -> None:
         self._on_event(time.time(), json.loads(message.body))

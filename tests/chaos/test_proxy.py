@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dev.chaos.proxy import Proxy
+from dev.chaos.proxy import NOWHERE, Proxy
 
 PATIENCE_S = 10.0
 
@@ -102,7 +102,7 @@ async def test_a_refusing_proxy_takes_nobody_and_opens_again_on_the_same_port(pr
 
 
 async def test_a_target_that_refuses_ends_the_connection(proxy: Proxy):
-    proxy.target = None
+    proxy.target = NOWHERE
     reader, writer = await connect(proxy)
     with pytest.raises(ConnectionResetError):
         await reader.readexactly(1)
@@ -152,7 +152,7 @@ async def test_what_a_caller_sent_into_a_hole_is_lost_when_it_gives_up(proxy: Pr
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    while not any(link.caller.gone for link in proxy._links):
+    while not any(link.caller.gone for link in proxy._links):  # noqa: ASYNC110
         await asyncio.sleep(0)
     assert not echo.ended.is_set()  # nobody tells the other end while the hole is open
     proxy.hole = False
