@@ -150,6 +150,7 @@ def simulate(
     password: Annotated[str, typer.Option(help="Of the gateways' HTTP API.")] = "root",  # noqa: S107 - the devices' own
     remember_tids: Annotated[bool, typer.Option("--remember-tids", help="Refuse finished task ids too.")] = False,
     failure_rate: Annotated[float, typer.Option(help="Share of sends that the network refuses.")] = 0.0,
+    lie_rate: Annotated[float, typer.Option(help="Share of sends on air that are told as failed.")] = 0.0,
     delivery_s: Annotated[float, typer.Option(help="From on air to the delivery report.")] = 1.0,
     register_s: Annotated[float, typer.Option(help="From inserting a SIM to registered.")] = 2.0,
     sent_sms: Annotated[bool, typer.Option("--sent-sms", help="Push sent-sms for every send.")] = False,
@@ -171,6 +172,7 @@ def simulate(
         password=password,
         remember_tids=remember_tids,
         failure_rate=failure_rate,
+        lie_rate=lie_rate,
         delivery_s=delivery_s,
         register_s=register_s,
         sent_sms=sent_sms,

@@ -1,4 +1,4 @@
-"""The HTTP client of one device: hands over tasks, asks for task lists and status.
+"""The HTTP client of one device: hands over tasks, asks for task lists, statistics, the inbox and status.
 
 One connection per request, since a pooled connection that the device closed would make doubt out of nothing. What
 matters here is to tell "nothing left" (GatewayNotReached) from "it may have arrived" (GatewaySilent, GatewayGarbled):
@@ -8,6 +8,7 @@ the first may be tried again, the others never blindly. No exception of httpx cr
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -15,7 +16,15 @@ from urllib.parse import urlsplit
 import httpx
 
 from bridge.ejoin import decode, encode
-from bridge.ejoin.facts import DeviceStatus, Envelope, ListedTask, SmsTask, SubmitAnswer
+from bridge.ejoin.facts import (
+    DeviceStatus,
+    Envelope,
+    InboxPage,
+    ListedTask,
+    SimStatistics,
+    SmsTask,
+    SubmitAnswer,
+)
 from bridge.ejoin.ports import Port
 from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent
 
@@ -58,6 +67,7 @@ class Gateway:
             verify=self._base.startswith("https:"),  # loading the certificates costs 20 ms, for nothing on plain HTTP
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            socket_options=_ends_with_us(post_timeout_s),
         )
         self._timeouts = {"connect": connect_timeout_s, "read": None, "write": None, "pool": None}
         self._submit_url = self._url(encode.SUBMIT_PATH)
@@ -92,6 +102,23 @@ class Gateway:
             if len(told) < TASKS_PER_PAGE:
                 break
         return tuple(listed)
+
+    async def statistics(self) -> tuple[SimStatistics, ...]:
+        """What the device has counted since its start for the active card of every port.
+
+        Raises GatewayNotReached, GatewaySilent, GatewayGarbled (also where the device refuses to tell).
+        """
+        status, body = await self._ask("GET", self._url(encode.STATISTICS_PATH, **encode.statistics_params()))
+        return self._read(decode.decode_statistics, status, body)
+
+    async def inbox(self, *, start: int, count: int) -> InboxPage:
+        """At most ``count`` rows of the device's inbox from the id ``start`` on; they stay there.
+
+        Raises GatewayNotReached, GatewaySilent, GatewayGarbled (also where the device refuses to tell).
+        """
+        params = encode.inbox_params(start=start, count=count)
+        status, body = await self._ask("GET", self._url(encode.INBOX_PATH, **params))
+        return self._read(decode.decode_inbox, status, body)
 
     async def status(self, *, callback_url: str | None = None, period_s: int | None = None) -> DeviceStatus:
         """The whole box as it is now; with a callback URL it also reports there every ``period_s`` from now on.
@@ -161,3 +188,12 @@ class Gateway:
             return reader(body)
         except GatewayGarbled as error:
             raise GatewayGarbled(f"{self.name}: HTTP {status}, {error}") from None
+
+
+def _ends_with_us(post_timeout_s: float) -> list[tuple[int, int, int]]:
+    """The socket options by which the kernel gives up a request when we do, where the platform has them."""
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return []
+    # After a close the kernel goes on sending what the device never acknowledged, for minutes: a request that we gave
+    # up would arrive when its absence has been proven. So nothing is sent longer than this after its first try.
+    return [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(post_timeout_s * 1000)))]

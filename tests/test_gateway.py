@@ -7,8 +7,11 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -17,7 +20,7 @@ from bridge.ejoin.facts import Envelope, ListedTask, SmsTask, SubmitAnswer, Task
 from bridge.ejoin.ports import Port
 from bridge.errors import BridgeError, GatewayGarbled, GatewayNotReached, GatewaySilent
 from bridge.gateway import MAX_ANSWER_BYTES, MAX_PAGES, TASKS_PER_PAGE, Gateway
-from tests.ejoin.cases import STATUSES, SUBMIT_ANSWERS
+from tests.ejoin.cases import INBOXES, STATISTICS, STATUSES, SUBMIT_ANSWERS
 
 TASKS = [SmsTask(5011, Port(1), "+4915112345678", "hi"), SmsTask(5012, Port(2), "+4915112345679", "ho")]
 ANSWER = SUBMIT_ANSWERS[0]
@@ -148,12 +151,46 @@ async def test_a_status_is_asked_with_and_without_a_callback() -> None:
     assert set(seen[1].url.params) == {"username", "password"}
 
 
+async def test_statistics_are_asked_for_all_ports_since_the_start() -> None:
+    seen: list[httpx.Request] = []
+    device = gateway(handler=answering(STATISTICS[0].body, seen=seen))
+    assert await device.statistics() == STATISTICS[0].fact
+    (request,) = seen
+    assert (request.method, request.url.path) == ("GET", "/goip_get_sms_stat.html")
+    assert dict(request.url.params) == {
+        "username": "root",
+        "password": PASSWORD,
+        "version": "1.1",
+        "ports": "all",
+        "type": "3",
+    }
+
+
+async def test_a_page_of_the_inbox_is_read_and_nothing_is_deleted() -> None:
+    seen: list[httpx.Request] = []
+    device = gateway(handler=answering(INBOXES[0].body, seen=seen))
+    assert await device.inbox(start=7, count=50) == INBOXES[0].fact
+    (request,) = seen
+    assert (request.method, request.url.path) == ("GET", "/goip_get_sms.html")
+    assert dict(request.url.params) == {
+        "username": "root",
+        "password": PASSWORD,
+        "version": "1.1",
+        "sms_id": "7",
+        "sms_num": "50",
+    }
+
+
 async def test_a_refused_question_is_garbled() -> None:
     device = gateway(handler=answering(b'{"code":1,"reason":"Invalid User"}', 401))
     with pytest.raises(GatewayGarbled, match=r"HTTP 401, .*1 Invalid User"):
         await device.status()
     with pytest.raises(GatewayGarbled, match=r"HTTP 401, .*1 Invalid User"):
         await device.tasks(Port(1))
+    with pytest.raises(GatewayGarbled, match=r"HTTP 401, .*1 Invalid User"):
+        await device.statistics()
+    with pytest.raises(GatewayGarbled, match=r"HTTP 401, .*1 Invalid User"):
+        await device.inbox(start=1, count=50)
 
 
 # --- what is known when it went wrong ---------------------------------------------------------------------------------
@@ -407,6 +444,46 @@ async def test_a_connection_that_hangs_is_not_reached(connect_timeout_s: float, 
         async with opened(url, connect_timeout_s=connect_timeout_s, post_timeout_s=post_timeout_s) as client:
             with pytest.raises(GatewayNotReached, match="gw1: no connection"):
                 await client.submit(TASKS)
+
+
+def has_connection(url: str) -> bool:
+    """Whether this machine's kernel still works on a connection to the address, open or closed by us."""
+    remote = f":{urlsplit(url).port:04X}"
+    connections = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(to.endswith(remote) for _, _, to, *_ in connections)
+
+
+async def kernel_gives_up(url: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if not has_connection(url):
+                return
+            await asyncio.sleep(0.01)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything up to the end of the connection, whichever it is."""
+    arrived = b""
+    with connection, suppress(ConnectionResetError):
+        while chunk := connection.recv(65_536):
+            arrived += chunk
+    return arrived
+
+
+async def test_what_was_given_up_does_not_arrive_later() -> None:
+    # Given a device that reads nothing until the request was given up, and has room for a small part of it.
+    tasks = [replace(TASKS[0], tid=tid, text="x" * 1_000) for tid in range(1, 50)]
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with opened(url, post_timeout_s=0.1) as client:
+            with pytest.raises(GatewaySilent):
+                await client.submit(tasks)
+        # Then our kernel gives up too, and what the device reads at last is no whole request.
+        await kernel_gives_up(url)
+        assert 0 < len(read_all(listener.accept()[0])) < 10_000
 
 
 async def test_requests_do_not_wait_for_each_other() -> None:

@@ -22,11 +22,13 @@ from bridge.ejoin.facts import (
     DeviceStatus,
     Fact,
     FailedRow,
+    InboxPage,
     ListedTask,
     PortStatus,
     ReceivedSms,
     SentRow,
     SentSms,
+    SimStatistics,
     SmsReport,
     SubmitAnswer,
     TaskAck,
@@ -135,6 +137,54 @@ def decode_status(body: bytes) -> DeviceStatus:
     return _device_status(told)[0]
 
 
+def decode_statistics(body: bytes) -> tuple[SimStatistics, ...]:
+    """The counters of every card in one answer to a statistics query.
+
+    A card is left out where its port or a counter that tells how sends ended cannot be read: a missing one taken for
+    0 would prove that nothing was sent. Raises GatewayGarbled where the device refused to tell.
+    """
+    _, listed = _granted(body, "stats", "statistics")
+    rows = (_sim_statistics(row) for row in listed if isinstance(row, dict))
+    return tuple(row for row in rows if row is not None)
+
+
+def decode_inbox(body: bytes) -> InboxPage:
+    """One page of the inbox, its rows as in a recv-sms; one that cannot be read is told in ``unreadable``.
+
+    Raises GatewayGarbled where the device refused to tell.
+    """
+    told, listed = _granted(body, "data", "inbox")
+    rows, unreadable = _sms_rows(listed, via="inbox")
+    return InboxPage(_word(told.get("ssrc")), _count(told, "next_sms", 0), tuple(rows), unreadable)
+
+
+def _granted(body: bytes, name: str, what: str) -> tuple[Members, list[Any]]:
+    """An answer and its rows under ``name``; none are as good as an empty list where the device says success."""
+    told = _parse_object(body)
+    code, listed = _code_and_text(told.get("code"))[0], told.get(name)
+    if code not in SUCCESS and (code is not None or not isinstance(listed, list | dict)):
+        raise GatewayGarbled(f"the gateway tells no {what}: {code} {_reason(told)}".rstrip())
+    return told, _rows(listed)
+
+
+def _sim_statistics(row: Members) -> SimStatistics | None:
+    port = _port(row.get("port"))
+    ok, failed = _int(row.get("sent_ok")), _int(row.get("sent_failed"))
+    unsent, sending = _int(row.get("unsent")), _int(row.get("sending"))
+    if port is None or ok is None or failed is None or unsent is None or sending is None:
+        return None
+    return SimStatistics(
+        port if port.slot else Port(port.number, max(_count(row, "slot", 0), 0)),
+        received=_count(row, "received", 0),
+        sent=_count(row, "sent", ok + failed),
+        sent_ok=ok,
+        sent_failed=failed,
+        consecutive_failed=_count(row, "con_failed", 0),
+        unsent=unsent,
+        sending=sending,
+    )
+
+
 # --- pushes ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,23 +258,29 @@ def _failed_row(row: list[Any]) -> FailedRow:
 
 
 def _decode_recv_sms(push: Members) -> Decoded:
-    facts: list[Fact] = []
+    rows, unreadable = _sms_rows(_rows(push.get("sms")), via="push")
+    return [*rows], unreadable or _absent(push, "sms")
+
+
+def _sms_rows(rows: list[Any], *, via: Literal["push", "inbox"]) -> tuple[list[ReceivedSms | DeliveryReport], str]:
+    """The rows that can be read, and what to say of the others (empty: there are none)."""
+    readable: list[ReceivedSms | DeliveryReport] = []
     unreadable = ""
-    for row in _rows(push.get("sms")):
+    for row in rows:
         kind = _int(row[0]) if isinstance(row, list) and len(row) >= 6 else None
         if kind == 0:
-            facts.append(_received(row))
+            readable.append(_received(row, via))
         elif kind == 1:
-            facts.append(_delivery_report(row))
+            readable.append(_delivery_report(row))
         else:
             unreadable = "a row that is neither an SMS nor a delivery report"
-    return facts, unreadable or _absent(push, "sms")
+    return readable, unreadable
 
 
-def _received(row: list[Any]) -> ReceivedSms:
+def _received(row: list[Any], via: Literal["push", "inbox"]) -> ReceivedSms:
     _, port, at, sender, receiver, content = row[:6]
     return _with_headers(
-        _content(content), port=_port(port), at=_moment(at), sender=_word(sender), receiver=_word(receiver)
+        _content(content), port=_port(port), at=_moment(at), sender=_word(sender), receiver=_word(receiver), via=via
     )
 
 
@@ -365,7 +421,7 @@ def _with_headers(
     sender: str,
     receiver: str,
     iccid: str = "",
-    via: Literal["push", "forward"] = "push",
+    via: Literal["push", "forward", "inbox"],
 ) -> ReceivedSms:
     """An incoming SMS whose content may begin with the device's header block of three or four lines."""
     headers, text = _split_headers(content)
@@ -492,7 +548,8 @@ def _rows(value: Any) -> list[Any]:
         return [value]
     if not isinstance(value, list):
         return []
-    return [value] if value and not isinstance(value[0], list | dict) else value
+    # No single row holds a list or an object, so a list that does is a list of rows, whatever else is in it.
+    return value if not value or any(isinstance(cell, list | dict) for cell in value) else [value]
 
 
 def _int(value: Any) -> int | None:

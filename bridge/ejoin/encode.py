@@ -22,6 +22,11 @@ CONTENT_TYPE = "application/json;charset=utf-8"
 SUBMIT_PATH = "/goip_post_sms.html"
 TASKS_PATH = "/goip_get_tasks.html"
 STATUS_PATH = "/goip_get_status.html"
+STATISTICS_PATH = "/goip_get_sms_stat.html"
+INBOX_PATH = "/goip_get_sms.html"
+
+CUMULATIVE = 3
+"""The ``type`` of statistics that count on; the others begin anew with every hour or day."""
 
 Dial = Literal["plus", "digits"]
 
@@ -88,6 +93,16 @@ def status_params(callback_url: str | None, period_s: int | None) -> dict[str, s
     if period_s is not None:
         params["period"] = period_s
     return params
+
+
+def statistics_params() -> dict[str, str | int]:
+    """The parameters of a statistics query: everything counted so far, for the active card of every port."""
+    return {"version": "1.1", "ports": "all", "type": CUMULATIVE}
+
+
+def inbox_params(*, start: int, count: int) -> dict[str, str | int]:
+    """The parameters of an inbox query: ``count`` rows (0: all) from the id ``start`` on, and none is deleted."""
+    return {"version": "1.1", "sms_id": start, "sms_num": count}
 
 
 def to_json(members: Mapping[str, Any]) -> bytes:

@@ -138,6 +138,37 @@ class DeliveryReport:
 
 
 @dataclass(frozen=True, slots=True)
+class InboxPage:
+    """Part of the device's inbox (device API 2.6): SMS and delivery reports in the order of their ids.
+
+    Ids hold for one ``ssrc``, which changes at every start of the device; ``next_sms`` is the id to ask for next
+    (0: not told). ``unreadable`` says what of the page could not be read (empty: all could); it is not in ``rows``.
+    """
+
+    ssrc: str
+    next_sms: int
+    rows: tuple[ReceivedSms | DeliveryReport, ...]
+    unreadable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SimStatistics:
+    """What the device has counted for one card (device API 2.7), in SMS, by its own word.
+
+    ``sent`` is ``sent_ok`` and ``sent_failed`` together; ``unsent`` waits in the device, ``sending`` is on the radio.
+    """
+
+    port: Port
+    received: int
+    sent: int
+    sent_ok: int
+    sent_failed: int
+    consecutive_failed: int
+    unsent: int
+    sending: int
+
+
+@dataclass(frozen=True, slots=True)
 class PortStatus:
     """The state of one port or card (4.1). ``st`` is the document's table; None where it could not be read.
 

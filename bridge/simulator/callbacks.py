@@ -1,4 +1,6 @@
-"""The device's own HTTP client: every callback goes out once, over a connection of its own, and is never repeated.
+"""The device's own HTTP client: every callback goes out once, over a connection of its own.
+
+None is ever repeated, late or lost by itself: that is what ``drop_next``, ``double_next`` and ``delay_next`` are for.
 
 Two lanes per gateway keep their order of departure: status pushes one at a time, reports and SMS a few side by side.
 What became of each stands in the record: the receiver's HTTP status, or null where nobody answered or it was dropped.
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -44,6 +46,15 @@ class Callback:
     reported: tuple[Row, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What shall happen to one of the next callbacks, of this type or (None) of any."""
+
+    deed: Literal["drop", "double", "delay"]
+    of_type: str | None
+    delay_s: float = 0.0
+
+
 class Sender:
     """Sends the callbacks of one gateway in order and records what became of each."""
 
@@ -53,7 +64,8 @@ class Sender:
         self._gateway = gateway
         self._clock = clock
         self._record = record
-        self._drops: list[str | None] = []
+        self._wishes: list[_Wish] = []
+        self._boot = 1
         self._lanes = (_Lane(1), _Lane(SIDE_BY_SIDE))
         self._workers: list[asyncio.Task[None]] = []
 
@@ -62,15 +74,28 @@ class Sender:
         return f"<Sender {self._gateway} {waiting} waiting, {self.answered} answered, {self.unanswered} not>"
 
     def post(self, callback: Callback) -> None:
-        """Put one callback at the end of its lane; returns at once."""
-        self._lanes[callback.type not in STATUS_TYPES].put(callback)
+        """Put one callback at the end of its lane, at once or where it is to be late; returns at once."""
+        wish = self._granted("delay", callback.type)
+        if wish is None:
+            self._line_up(callback, self._boot)
+        else:
+            self._clock.later(wish.delay_s, self._line_up, callback, self._boot)
 
     def drop_next(self, count: int, of_type: str | None = None) -> None:
         """Let the next ``count`` callbacks (of this type, else of any) vanish instead of sending them."""
-        self._drops.extend([of_type] * count)
+        self._wishes.extend([_Wish("drop", of_type)] * count)
+
+    def double_next(self, count: int, of_type: str | None = None) -> None:
+        """Send the next ``count`` callbacks (of this type, else of any) twice, one right after the other."""
+        self._wishes.extend([_Wish("double", of_type)] * count)
+
+    def delay_next(self, count: int, of_type: str | None, delay_s: float) -> None:
+        """Let the next ``count`` callbacks that come (of this type, else of any) line up so much later."""
+        self._wishes.extend([_Wish("delay", of_type, delay_s)] * count)
 
     def forget(self) -> None:
-        """Lose what waits to be sent (a reboot)."""
+        """Lose what waits to be sent, also what is late (a reboot)."""
+        self._boot += 1
         for lane in self._lanes:
             lane.waiting.clear()
 
@@ -86,16 +111,25 @@ class Sender:
             if not isinstance(ended, asyncio.CancelledError | None):
                 raise ended
 
+    def _line_up(self, callback: Callback, boot: int) -> None:
+        if boot == self._boot:
+            self._lanes[callback.type not in STATUS_TYPES].put(callback)
+
     async def _work(self, lane: _Lane) -> None:
         while True:
             await self._send(await lane.take())
 
     async def _send(self, callback: Callback) -> None:
-        dropped = self._is_dropped(callback.type)
+        dropped = self._granted("drop", callback.type) is not None
+        twice = not dropped and self._granted("double", callback.type) is not None
         now = self._clock.now()
         for row in callback.reported:
             self._record.add(row._replace(at=now))
-        status = None if dropped else await send_once(callback)
+        for _ in range(2 if twice else 1):
+            self._note(callback, None if dropped else await send_once(callback), dropped=dropped)
+
+    def _note(self, callback: Callback, status: int | None, *, dropped: bool) -> None:
+        """Count and record what became of one callback."""
         if status is None:
             self.unanswered += 1
         else:
@@ -111,12 +145,14 @@ class Sender:
         now, where = self._clock.now(), (self._gateway, callback.port, callback.iccid)
         self._record.add(Row(now, "callback", *where, None, None, None, None, result, more))
 
-    def _is_dropped(self, of_type: str) -> bool:
+    def _granted(self, deed: str, of_type: str) -> _Wish | None:
+        """The first wish for such a deed, for this type before any: it is fulfilled with that."""
         for wanted in (of_type, None):
-            if wanted in self._drops:
-                self._drops.remove(wanted)
-                return True
-        return False
+            for wish in self._wishes:
+                if (wish.deed, wish.of_type) == (deed, wanted):
+                    self._wishes.remove(wish)
+                    return wish
+        return None
 
 
 class _Lane:

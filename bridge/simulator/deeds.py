@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from bridge.simulator.callbacks import Sender
 from bridge.simulator.device import Box
-from bridge.simulator.parts import LIE, Fate, SimPort
+from bridge.simulator.parts import LIE, Fate, LostAnswer, SimPort
 
 MAX_COUNT = 10_000
+LONGEST_S = 3_600
 
 NEEDS = {
     "receive_sms": "gateway, port; sender, text, count: so many SMS come in on this port",
@@ -22,7 +23,11 @@ NEEDS = {
     "fail_port": "gateway, port; count, code (5), operator_code: the next sends fail and are not on air",
     "lie_timeout": "gateway, port; count: the next sends are on air, but told as failed with 6 Timeout",
     "drop_callback": "gateway; count, type: the next callbacks (of this type, else any) are not sent",
-    "lose_answer": "gateway, when (before or after); count: the next submits are reset before or after they are taken",
+    "late_callback": "gateway; delay_s (5), count, type: the next callbacks leave so much later, others overtake them",
+    "double_callback": "gateway; count, type: the next callbacks are posted twice",
+    "lose_answer": "gateway, when; count: the next submits are reset before or after they are taken, answered by half, "
+    "or silent, which is without an answer for at most 60 s",
+    "foreign_sms": "gateway, port; to, text, count: somebody else sends from this port, by the box's web page",
     "reboot": "gateway: waiting tasks and unreported results are lost, ports register anew",
 }
 
@@ -81,11 +86,27 @@ def _drop_callback(gateway: Gateway, raw: Mapping[str, Any]) -> None:
     gateway.sender.drop_next(_count(raw), _text(raw, "type", "") or None)
 
 
+def _late_callback(gateway: Gateway, raw: Mapping[str, Any]) -> None:
+    gateway.sender.delay_next(_count(raw), _text(raw, "type", "") or None, _seconds(raw, "delay_s", 5))
+
+
+def _double_callback(gateway: Gateway, raw: Mapping[str, Any]) -> None:
+    gateway.sender.double_next(_count(raw), _text(raw, "type", "") or None)
+
+
 def _lose_answer(gateway: Gateway, raw: Mapping[str, Any]) -> None:
-    when, count = raw.get("when"), _count(raw)
-    if when not in ("before", "after"):
-        raise ValueError("when: write before or after")
+    when: Any = raw.get("when")
+    count = _count(raw)
+    if when not in get_args(LostAnswer):
+        raise ValueError(f"when: write one of {', '.join(get_args(LostAnswer))}")
     gateway.box.lost_answers.extend([when] * count)
+
+
+def _foreign_sms(gateway: Gateway, raw: Mapping[str, Any]) -> None:
+    port, count = _port(gateway, raw), _count(raw)
+    to, text = _text(raw, "to", "+4915187654321"), _text(raw, "text", "Hello")
+    for _ in range(count):
+        gateway.box.send_foreign(port, to, text)
 
 
 def _reboot(gateway: Gateway, raw: Mapping[str, Any]) -> None:  # noqa: ARG001 - one signature for all deeds
@@ -99,7 +120,10 @@ _DEEDS: dict[str, Callable[[Gateway, Mapping[str, Any]], None]] = {
     "fail_port": _fail_port,
     "lie_timeout": _lie_timeout,
     "drop_callback": _drop_callback,
+    "late_callback": _late_callback,
+    "double_callback": _double_callback,
     "lose_answer": _lose_answer,
+    "foreign_sms": _foreign_sms,
     "reboot": _reboot,
 }
 
@@ -129,4 +153,11 @@ def _text(raw: Mapping[str, Any], name: str, default: str) -> str:
     value = raw.get(name, default)
     if not isinstance(value, str):
         raise ValueError(f"{name}: write a text")  # noqa: TRY004 - the caller answers every mistake alike
+    return value
+
+
+def _seconds(raw: Mapping[str, Any], name: str, default: float) -> float:
+    value = raw.get(name, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LONGEST_S:
+        raise ValueError(f"{name}: write seconds from 0 to {LONGEST_S}")
     return value

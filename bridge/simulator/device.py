@@ -11,14 +11,16 @@ import functools
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from bridge.ejoin import facts
 from bridge.ejoin.ports import Port, parse_range
 from bridge.simulator import encode, orders, segments
 from bridge.simulator.callbacks import Callback
 from bridge.simulator.clock import Cache, Clock, Timer
+from bridge.simulator.inbox import Inbox
 from bridge.simulator.options import SimulatorOptions
 from bridge.simulator.parts import (
     DETECTED,
@@ -33,9 +35,11 @@ from bridge.simulator.parts import (
     SLOT,
     SMSC,
     SRC_HTTP,
+    SRC_WEB,
     TEXTS,
     VERSION,
     Fate,
+    LostAnswer,
     OnRadio,
     Result,
     Send,
@@ -64,8 +68,8 @@ class Box:
     ) -> None:
         self.name = name
         self.ports = {n: make_port(options.seed, name, n) for n in range(1, options.ports + 1)}
-        self.lost_answers: deque[Literal["before", "after"]] = deque()
-        self.ssrc = _ssrc(chance)
+        self.lost_answers: deque[LostAnswer] = deque()
+        self.inbox = Inbox(_ssrc(chance))
         self._options = options
         self._clock = clock
         self._record = record
@@ -84,7 +88,7 @@ class Box:
         self._reports: Cache[Result] = Cache(
             clock, self._push_reports, count=orders.SYSTEM_REPORT_COUNT, period_s=orders.SYSTEM_REPORT_PERIOD_S
         )
-        self._inbox: Cache[tuple[facts.ReceivedSms | facts.DeliveryReport, int | None]] = Cache(
+        self._arrivals: Cache[tuple[facts.ReceivedSms | facts.DeliveryReport, int | None]] = Cache(
             clock, self._push_sms, count=orders.SMS_COUNT, period_s=orders.SMS_PERIOD_S
         )
 
@@ -109,7 +113,7 @@ class Box:
         """How many tasks wait on a port, and ``num`` of them from ``pos`` on in order; None: there is no such port."""
         if port not in self.ports:
             return None
-        tasks = list(dict.fromkeys(send.task for send in self.ports[port].waiting))
+        tasks = list(dict.fromkeys(send.task for send in self.ports[port].waiting if not send.task.foreign))
         rows = []
         for task in tasks[max(pos, 0) : max(pos, 0) + max(num, 0)]:
             order = task.order
@@ -135,8 +139,16 @@ class Box:
         expires = -1 if self._period_s is None else int(self._period_s)
         return facts.DeviceStatus(self._seq, expires, self._mac, self._ip, VERSION, len(self.ports), SLOT, rows)
 
+    def statistics(self, only: frozenset[int] | None = None) -> tuple[facts.SimStatistics, ...]:
+        """What the box has counted since its start for the card in each port, or in some; none for an empty port."""
+        ports = [port for n, port in self.ports.items() if only is None or n in only]
+        return tuple(_statistics(port) for port in ports if port.st != NO_SIM)
+
     def state(self) -> dict[str, Any]:
-        """What a person may want to see: each port with its card, what it holds and its counters."""
+        """What a person may want to see: each port with its card, what it holds and its counters.
+
+        Beside the counters of what really happened stand the ``statistics`` that the device tells.
+        """
         ports = [
             {
                 "port": port.number,
@@ -146,16 +158,25 @@ class Box:
                 "waiting": len(port.waiting),
                 "sending": int(port.radio is not None),
                 **{name: port.counters[name] for name in ("handed_over", "on_air", "sent", "failed", "received")},
+                "statistics": {name: n for name, n in asdict(_statistics(port)).items() if name != "port"},
             }
             for port in self.ports.values()
         ]
-        return {"name": self.name, "boot": self._boot, "ssrc": self.ssrc, "live_tasks": len(self._live), "ports": ports}
+        told = {"name": self.name, "boot": self._boot, "ssrc": self.inbox.ssrc, "inbox": len(self.inbox)}
+        return {**told, "live_tasks": len(self._live), "ports": ports}
 
     # --- what the world does to it ----------------------------------------------------------------------------------
 
     def receive_sms(self, port: SimPort, sender: str, text: str) -> None:
         """An SMS for the card of this port; the network keeps it until the card is registered."""
         self._when_registered(port, lambda: self._receive(port, sender, text))
+
+    def send_foreign(self, port: SimPort, to: str, text: str) -> None:
+        """Somebody else sends from this port, by the box's web page: nobody is told but by ``sent-sms``."""
+        order = orders.read_order({"sms": text, "to": to})
+        parts = segments.count(text, order.coding)
+        port.waiting.append(Send(Task(order, 0, text, parts, self._boot, unsent=1, foreign=True), 0, to))
+        self._begin(port)
 
     def remove_sim(self, port: SimPort) -> None:
         """Take the card out: what the port had to send fails with code 5 and does not go on air."""
@@ -181,15 +202,16 @@ class Box:
     def reboot(self) -> None:
         """Start anew: waiting tasks and unreported results are lost, sequences begin at 1, every card registers anew.
 
-        What the radio had in hand still goes on air, with nobody left to tell. URLs and period are kept, as on flash.
+        What the radio had in hand still goes on air, with nobody left to tell. Statistics begin at 0, the inbox is
+        numbered anew. URLs and period are kept, as on flash.
         """
         self._boot += 1
-        self.ssrc = _ssrc(self._chance)
+        self.inbox.restart(_ssrc(self._chance))
         self._seq = self._sent_seq = 0
         self._live.clear()
         self._finished.clear()
         self._reports.forget()
-        self._inbox.forget()
+        self._arrivals.forget()
         self._forget_posts()
         for port in self.ports.values():
             self._restart(port)
@@ -204,7 +226,7 @@ class Box:
         self._sms_url = str(body.get("sms_url") or self._sms_url)
         for name, cache, default in (
             ("sr_cnt", self._reports, orders.SYSTEM_REPORT_COUNT),
-            ("sms_cnt", self._inbox, orders.SMS_COUNT),
+            ("sms_cnt", self._arrivals, orders.SMS_COUNT),
         ):
             if name in body:
                 count = int(orders.number(body[name], default))
@@ -212,7 +234,7 @@ class Box:
         if "sr_prd" in body:
             self._reports.period_s = orders.seconds(body["sr_prd"], 0) or orders.SYSTEM_REPORT_PERIOD_S
         if "sms_prd" in body:
-            self._inbox.period_s = orders.seconds(body["sms_prd"], 0) or orders.SMS_PERIOD_S
+            self._arrivals.period_s = orders.seconds(body["sms_prd"], 0) or orders.SMS_PERIOD_S
 
     def _take(self, order: orders.Order, now: float) -> facts.TaskAck:
         code, places = self._judge(order)
@@ -288,8 +310,11 @@ class Box:
     def _fate(self, port: SimPort) -> Fate:
         if port.fates:
             return port.fates.popleft()
-        rate = self._options.failure_rate
-        return Fate(7, on_air=False, operator_code=21) if rate and self._chance.random() < rate else SENT
+        failing, lying = self._options.failure_rate, self._options.lie_rate
+        drawn = self._chance.random() if failing or lying else 1.0
+        if drawn < failing:
+            return Fate(7, on_air=False, operator_code=21)
+        return LIE if drawn < failing + lying else SENT
 
     def _on_radio(self, send: Send) -> None:
         send.task.unsent -= 1
@@ -312,19 +337,27 @@ class Box:
         else:
             task.failed += 1
         port.counters["failed" if fate.code else "sent"] += 1
-        if task.unsent == 0 and task.sending == 0:
-            del self._live[task.tid]
-            if self._options.remember_tids:
-                self._finished.add(task.tid)
-        self._keep_result(port, send, fate, now)
+        port.statistics["sent_failed" if fate.code else "sent_ok"] += 1
+        port.statistics["consecutive_failed"] = port.statistics["consecutive_failed"] + 1 if fate.code else 0
+        if not task.foreign:
+            self._finish(task)
+            self._keep_result(port, send, fate, now)
         if self._options.sent_sms:
             self._push_sent_sms(port, send, fate, now, took_s)
+
+    def _finish(self, task: Task) -> None:
+        """Forget a task that has nothing left to send; where switched on, its id stays taken."""
+        if task.unsent or task.sending:
+            return
+        del self._live[task.tid]
+        if self._options.remember_tids:
+            self._finished.add(task.tid)
 
     def _go_on_air(self, port: SimPort, send: Send, now: float) -> None:
         task, iccid = send.task, port.card.iccid
         port.counters["on_air"] += 1
-        row = Row(now, "on_air", self.name, port.number, iccid, task.tid, send.to, task.text, task.segments, "sent")
-        self._record.add(row)
+        whose = (task.known_as, send.to, task.text, task.segments, "foreign" if task.foreign else "sent")
+        self._record.add(Row(now, "on_air", self.name, port.number, iccid, *whose))
         if task.order.delivery_report:
             self._clock.later(self._options.delivery_s, self._when_registered, port, lambda: self._deliver(port, send))
 
@@ -379,12 +412,12 @@ class Box:
         task = send.task
         told = facts.SentSms(
             port.place,
-            task.tid,
+            task.known_as,
             fate.code,
             TEXTS.get(fate.code, "") if fate.code else "",
             send.to,
             now,
-            source=SRC_HTTP,
+            source=SRC_WEB if task.foreign else SRC_HTTP,
             took_ms=int(took_s * 1000),
             smsc=task.order.smsc,
             body=task.text,
@@ -396,7 +429,7 @@ class Box:
                 body=encode.sent_sms(told, seq=self._sent_seq),
                 port=port.number,
                 iccid=port.card.iccid,
-                tids=(task.tid,),
+                tids=() if task.foreign else (task.tid,),
             )
         )
 
@@ -411,15 +444,13 @@ class Box:
     def _receive(self, port: SimPort, sender: str, text: str) -> None:
         now, card = self._clock.now(), port.card
         port.counters["received"] += 1
-        if self._inbox.count > 1:
-            sms = facts.ReceivedSms(port.place, now, sender, card.number, text, SMSC, stamp(now))
-            self._inbox.add((sms, None))
-            return
-        sms = facts.ReceivedSms(
-            port.place, now, sender, card.number, text, SMSC, stamp(now), iccid=card.iccid, via="forward"
-        )
-        if self._sms_url:
-            query, body = encode.text_forward(sms)
+        port.statistics["received"] += 1
+        sms = facts.ReceivedSms(port.place, now, sender, card.number, text, SMSC, stamp(now))
+        self.inbox.add(replace(sms, via="inbox"))
+        if self._arrivals.count > 1:
+            self._arrivals.add((sms, None))
+        elif self._sms_url:
+            query, body = encode.text_forward(replace(sms, iccid=card.iccid, via="forward"))
             self._post(
                 Callback(
                     type="text-forward",
@@ -437,7 +468,9 @@ class Box:
         """The network's delivery report: it names the recipient and no task."""
         now, task = self._clock.now(), send.task
         smsc = task.order.smsc or SMSC
-        self._inbox.add((facts.DeliveryReport(port.place, now, send.to, 0, smsc, stamp(now)), task.tid))
+        report = facts.DeliveryReport(port.place, now, send.to, 0, smsc, stamp(now))
+        self.inbox.add(report)
+        self._arrivals.add((report, task.tid))
 
     def _push_sms(self, arrived: list[tuple[facts.ReceivedSms | facts.DeliveryReport, int | None]]) -> None:
         if not self._sms_url:
@@ -478,6 +511,7 @@ class Box:
                 self._go_on_air(port, port.radio.send, self._clock.now())
             port.radio = None
         port.waiting.clear()
+        port.statistics.clear()
         port.seq = 0
         if port.st == NO_SIM:
             self._set_state(port, NO_SIM)
@@ -537,6 +571,20 @@ def _read_ports(notation: str) -> tuple[Port, ...]:
 def stamp(at: float) -> str:
     """A moment as the network writes it: yyMMddHHmmss and the zone in quarters of an hour, here UTC."""
     return f"{datetime.fromtimestamp(at, UTC):%y%m%d%H%M%S}00"
+
+
+def _statistics(port: SimPort) -> facts.SimStatistics:
+    told = port.statistics
+    return facts.SimStatistics(
+        port.place,
+        received=told["received"],
+        sent=told["sent_ok"] + told["sent_failed"],
+        sent_ok=told["sent_ok"],
+        sent_failed=told["sent_failed"],
+        consecutive_failed=told["consecutive_failed"],
+        unsent=len(port.waiting),
+        sending=int(port.radio is not None),
+    )
 
 
 def _report(task: Task, results: list[Result]) -> facts.SmsReport:

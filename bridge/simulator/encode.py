@@ -16,11 +16,13 @@ from bridge.ejoin.facts import (
     DeliveryReport,
     DeviceStatus,
     FailedRow,
+    InboxPage,
     ListedTask,
     PortStatus,
     ReceivedSms,
     SentRow,
     SentSms,
+    SimStatistics,
     SmsReport,
     SubmitAnswer,
 )
@@ -64,6 +66,17 @@ def listed(
     return row if sms is None else row | {"sms": sms}
 
 
+def statistics(rows: Sequence[SimStatistics]) -> bytes:
+    """The answer to a query for the statistics of cards (device API 2.7)."""
+    return _body({"code": 200, "reason": "OK", "count": len(rows), "stats": [_counted(row) for row in rows]})
+
+
+def inbox(page: InboxPage) -> bytes:
+    """The answer to a query for the inbox (device API 2.6); success is 0 there."""
+    told = {"code": 0, "reason": "OK", "ssrc": page.ssrc, "sms_num": len(page.rows), "next_sms": page.next_sms}
+    return _body(told | {"data": _sms_rows(page.rows)})
+
+
 def status_report(reports: Sequence[SmsReport]) -> bytes:
     """A ``status-report`` push (document 1.3.2.3)."""
     return _body({"type": "status-report", "rpt_num": len(reports), "rpts": [_report(report) for report in reports]})
@@ -71,7 +84,7 @@ def status_report(reports: Sequence[SmsReport]) -> bytes:
 
 def recv_sms(rows: Iterable[ReceivedSms | DeliveryReport]) -> bytes:
     """A ``recv-sms`` push: incoming SMS and delivery reports, in order (document 4.3)."""
-    written = [_delivery_row(row) if isinstance(row, DeliveryReport) else _received_row(row) for row in rows]
+    written = _sms_rows(rows)
     return _body({"type": "recv-sms", "sim_src": 0, "sms_num": len(written), "sms": written})
 
 
@@ -141,6 +154,24 @@ def _report(report: SmsReport) -> dict[str, Any]:
 
 def _detail(row: SentRow | FailedRow) -> list[Any]:
     return [row.index, row.number, _port(row.port), _seconds(row.at)]
+
+
+def _counted(row: SimStatistics) -> dict[str, int]:
+    return {
+        "port": row.port.number,
+        "slot": row.port.slot,
+        "received": row.received,
+        "sent": row.sent,
+        "sent_ok": row.sent_ok,
+        "sent_failed": row.sent_failed,
+        "con_failed": row.consecutive_failed,
+        "unsent": row.unsent,
+        "sending": row.sending,
+    }
+
+
+def _sms_rows(rows: Iterable[ReceivedSms | DeliveryReport]) -> list[list[Any]]:
+    return [_delivery_row(row) if isinstance(row, DeliveryReport) else _received_row(row) for row in rows]
 
 
 def _received_row(sms: ReceivedSms) -> list[Any]:

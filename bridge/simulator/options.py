@@ -34,6 +34,8 @@ class SimulatorOptions:
     """Refuse finished task ids with code 13 until the next reboot; else only those of live tasks."""
     failure_rate: float = 0.0
     """The share of sends that the network refuses (they never go on air)."""
+    lie_rate: float = 0.0
+    """The share of sends that go on air and are told as failed with ``6 Timeout``."""
     delivery_s: float = 1.0
     """How long after going on air the network tells that a handset has it, where ``dr`` is 1."""
     register_s: float = 2.0
@@ -56,6 +58,10 @@ class SimulatorOptions:
             (1 <= self.gateways <= MAX_GATEWAYS, f"gateways: name 1 to {MAX_GATEWAYS}, not {self.gateways}"),
             (1 <= self.ports <= MAX_PORT, f"ports: name 1 to {MAX_PORT}, not {self.ports}"),
             (0 <= self.failure_rate <= 1, f"failure_rate: name a share from 0 to 1, not {self.failure_rate}"),
+            (
+                self.lie_rate >= 0 and self.failure_rate + self.lie_rate <= 1,
+                f"lie_rate: name a share from 0 to 1, with failure_rate's, not {self.lie_rate}",
+            ),
             (self.max_tasks >= 1, f"max_tasks: name at least 1, not {self.max_tasks}"),
             *((getattr(self, name) >= 0, f"{name}: name seconds from 0 up") for name in durations),
             *((_is_address(getattr(self, name)), f"{name}: write host:port") for name in ("listen", "control")),

@@ -10,6 +10,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from bridge.ejoin import facts
 from bridge.ejoin.ports import Port
@@ -22,7 +23,7 @@ SLOT = 1
 SMSC = "491710760000"
 OPERATOR = "26201 SIMULATED"
 VERSION = "532-604-924-041-100-000"
-SRC_HTTP = 3
+SRC_WEB, SRC_HTTP = 2, 3
 
 TEXTS = {
     0: "OK", 1: "Invalid User", 2: "Invalid Port", 3: "USSD Expected", 4: "Pending USSD", 5: "SIM Unregistered",
@@ -40,6 +41,11 @@ OPERATOR_TEXTS = {
     50: "Requested facility not subscribed", 69: "Requested facility not implemented", 332: "Network timeout",
     500: "Unknown error",
 }  # fmt: skip
+
+
+LostAnswer: TypeAlias = Literal["before", "after", "half", "silent"]
+"""How an answer to a submit is lost: reset before or after the tasks were taken, cut off after half of it, or never
+given, which leaves the client waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,10 @@ class Card:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A task that the box has taken, and its cumulative counters (document 1.3.2.3)."""
+    """A task that the box has taken, and its cumulative counters (document 1.3.2.3).
+
+    A ``foreign`` one came from another submitter: it has no task id, and no report tells of it.
+    """
 
     order: orders.Order
     tid: int
@@ -86,6 +95,12 @@ class Task:
     sending: int = 0
     sent: int = 0
     failed: int = 0
+    foreign: bool = False
+
+    @property
+    def known_as(self) -> int | None:
+        """The task id, where there is one."""
+        return None if self.foreign else self.tid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +134,10 @@ class Result:
 
 @dataclass(slots=True, eq=False)
 class SimPort:
-    """One modem position with its card; ``held`` is what the network keeps for a card without coverage."""
+    """One modem position with its card; ``held`` is what the network keeps for a card without coverage.
+
+    ``counters`` are what really happened, ``statistics`` the device's own word about it since its start.
+    """
 
     number: int
     imei: str
@@ -132,6 +150,7 @@ class SimPort:
     registering: list[Timer] = field(default_factory=list)
     fates: deque[Fate] = field(default_factory=deque)
     counters: Counter[str] = field(default_factory=Counter)
+    statistics: Counter[str] = field(default_factory=Counter)
 
     @property
     def place(self) -> Port:

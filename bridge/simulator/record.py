@@ -1,8 +1,9 @@
 """The record: what really happened in the simulated world, in order. It is the oracle of every test.
 
 A row is written when the thing happens, never corrected and never taken back. ``handed_over``: a task was accepted,
-at the moment its request had been read. ``on_air``: the radio sent it, whatever the device says of it. ``reported``:
-the device's word about a task left its caches, once; whether it arrived stands in the ``callback`` row that follows.
+at the moment its request had been read. ``on_air``: the radio sent it, whatever the device says of it; where another
+submitter sent it, the result is ``foreign`` and there is no task id. ``reported``: the device's word about a task left
+its caches, once; whether it arrived stands in the ``callback`` row that follows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The HTTP faces: what the document lets a client ask a gateway, and the control face that tells and does.
 
 Thin: reads the request, asks the box, writes the device's answer. A gateway answers HTTP 200 whatever it says, as real
-ones do; a lost answer is a reset of the connection, before or after the tasks were taken.
+ones do. A lost answer is a reset of the connection, before or after the tasks were taken, half an answer, or silence.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bridge.ejoin.ports import parse_range
 from bridge.simulator import deeds, encode, orders
 from bridge.simulator.device import Box
-from bridge.simulator.parts import TEXTS
+from bridge.simulator.parts import TEXTS, LostAnswer
 from bridge.simulator.record import Record
 
 RESET = "ejoin.reset"
+CUT = "ejoin.cut"
+SILENT_S = 60.0
 ROWS_AT_ONCE = 1_000
 LIST_NUM = 10
+CUMULATIVE = 3
 
 
 def gateway_app(box: Box, username: str, password: str) -> Starlette:
@@ -39,6 +43,8 @@ def gateway_app(box: Box, username: str, password: str) -> Starlette:
             Route("/goip_post_sms.html", face.submit, methods=["POST"]),
             Route("/goip_get_tasks.html", face.list_waiting),
             Route("/goip_get_status.html", face.status),
+            Route("/goip_get_sms_stat.html", face.statistics),
+            Route("/goip_get_sms.html", face.inbox),
         ]
     )
 
@@ -54,9 +60,7 @@ class _Face:
         told = orders.read_body(await request.body())
         lost = self._box.lost_answers.popleft() if self._box.lost_answers else None
         response = Response() if lost == "before" else self._take(told, request)
-        if lost is not None:
-            request.scope["extensions"][RESET]()
-        return response
+        return response if lost is None else _Lost(response, lost)
 
     async def list_waiting(self, request: Request) -> Response:
         query = _query(request)
@@ -71,13 +75,31 @@ class _Face:
         query = _query(request)
         if not self._may(query):
             return _refuse(1)
-        asked = query.get("port") or query.get("ports") or "all"
         try:
-            only = None if asked in ("all", "*") else frozenset(port.number for port in parse_range(asked))
+            only = _ports(query)
         except ValueError:
             return _refuse(2)
         self._box.subscribe(query.get("url"), orders.number(query.get("period"), None))
         return _json(encode.dev_status(self._box.status(only)))
+
+    async def statistics(self, request: Request) -> Response:
+        query = _query(request)
+        if not self._may(query):
+            return _refuse(1)
+        if orders.number(query.get("type"), 0) != CUMULATIVE:
+            return _refuse(15)  # the box keeps no hours and days, and would have to make them up
+        try:
+            only = _ports(query)
+        except ValueError:
+            return _refuse(2)
+        return _json(encode.statistics(self._box.statistics(only)))
+
+    async def inbox(self, request: Request) -> Response:
+        query = _query(request)
+        if not self._may(query):
+            return _refuse(1)
+        start, count = int(orders.number(query.get("sms_id"), 1)), int(orders.number(query.get("sms_num"), 0))
+        return _json(encode.inbox(self._box.inbox.page(start, count, delete=query.get("sms_del") == "1")))
 
     def _take(self, told: dict[str, Any] | None, request: Request) -> Response:
         if told is None:
@@ -89,6 +111,28 @@ class _Face:
     def _may(self, *told: Mapping[str, Any]) -> bool:
         """Whether one of the places where credentials may stand has the right ones."""
         return any((one.get("username"), one.get("password")) == self._login for one in told)
+
+
+class _Lost(Response):
+    """An answer that does not arrive, or half of it, and the end of the connection."""
+
+    def __init__(self, whole: Response, how: LostAnswer) -> None:
+        super().__init__(whole.body, headers=whole.headers)
+        self._how = how
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        end = scope["extensions"][RESET]
+        if self._how == "half":
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            half = self.body[: len(self.body) // 2]
+            await send({"type": "http.response.body", "body": half, "more_body": True})
+            end = scope["extensions"][CUT]
+        elif self._how == "silent":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SILENT_S):
+                    await _gone(receive)
+        end()
+        await _gone(receive)  # the server complains of an answer that is not whole while somebody is there
 
 
 def control_app(gateways: Mapping[str, deeds.Gateway], record: Record) -> Starlette:
@@ -154,17 +198,26 @@ def face_server(app: Starlette) -> FaceServer:
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection that the app may reset, under the ASGI extension ``RESET``."""
+    """A connection that the app may reset or close early, under the ASGI extensions ``RESET`` and ``CUT``."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {RESET: self._reset}  # type: ignore[dict-item]
+        self.scope["extensions"] = {RESET: self._reset, CUT: self._cut}  # type: ignore[dict-item]
 
     def _reset(self) -> None:
         raw = self.transport.get_extra_info("socket")
         with contextlib.suppress(OSError), socket.socket(fileno=socket.dup(raw.fileno())) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close means RST, not FIN
         self.transport.abort()
+
+    def _cut(self) -> None:
+        self.transport.close()  # what was written still leaves
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the client has gone, or we have left it."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _lines(record: Record, after: int) -> AsyncIterator[str]:
@@ -180,6 +233,12 @@ def _json(content: bytes) -> Response:
 
 def _refuse(code: int) -> Response:
     return _json(encode.answer(code, TEXTS[code]))
+
+
+def _ports(query: Mapping[str, str]) -> frozenset[int] | None:
+    """The ports that a query names, None for all. Raises ValueError where they cannot be read."""
+    asked = query.get("port") or query.get("ports") or "all"
+    return None if asked in ("all", "*") else frozenset(port.number for port in parse_range(asked))
 
 
 def _query(request: Request) -> dict[str, str]:

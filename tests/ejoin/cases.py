@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bridge.ejoin.facts import (
@@ -20,11 +20,13 @@ from bridge.ejoin.facts import (
     Envelope,
     Fact,
     FailedRow,
+    InboxPage,
     ListedTask,
     PortStatus,
     ReceivedSms,
     SentRow,
     SentSms,
+    SimStatistics,
     SmsReport,
     SmsTask,
     SubmitAnswer,
@@ -600,6 +602,11 @@ RECEIVED_DIALECTS: list[Case] = [
         (plain("hello"), Unrecognised("recv-sms", "a row that is neither an SMS nor a delivery report")),
         wire({"type": "recv-sms", "sms": [[2, 1, 2, 3, 4, 5], [0], {"a": 1}, [*TEXT_ROW, b64("hello")]]}),
     ),
+    Case(
+        "a first row that is none, before a good one",
+        (plain("hello"), Unrecognised("recv-sms", "a row that is neither an SMS nor a delivery report")),
+        wire({"type": "recv-sms", "sms": [None, [*TEXT_ROW, b64("hello")]]}),
+    ),
     Case("no rows at all", (Unrecognised("recv-sms", "no sms"),), wire({"type": "recv-sms", "sms": "none"})),
 ]
 
@@ -1026,6 +1033,117 @@ TASK_LISTS += [
     Answer("without a code", (ListedTask(2, ""),), wire({"tasks": {"tid": 2}})),
 ]
 
+COUNTED = SimStatistics(
+    Port(1, 1), received=5, sent=4, sent_ok=1, sent_failed=3, consecutive_failed=2, unsent=7, sending=1
+)
+COUNTERS = {
+    "port": 1,
+    "slot": 1,
+    "received": 5,
+    "sent": 4,
+    "sent_ok": 1,
+    "sent_failed": 3,
+    "con_failed": 2,
+    "unsent": 7,
+    "sending": 1,
+}
+
+
+def counted(*rows: Any) -> bytes:
+    """The answer to a statistics query with these rows."""
+    return wire({"code": 200, "reason": "OK", "count": len(rows), "stats": rows})
+
+
+STATISTICS: list[Answer] = [
+    Answer(
+        "two cards",
+        (COUNTED, SimStatistics(Port(2, 1), 0, 0, 0, 0, 0, 0, 0)),
+        counted(COUNTERS, dict.fromkeys(COUNTERS, 0) | {"port": 2, "slot": 1}),
+        spoken=True,
+    ),
+    Answer("no card at all", (), counted(), spoken=True),
+    Answer("numbers as text", (COUNTED,), counted({name: str(value) for name, value in COUNTERS.items()})),
+    Answer(
+        "port and slot in one", (replace(COUNTED, port=Port(2, 1)),), counted({**COUNTERS, "port": "2A", "slot": 9})
+    ),
+    Answer("a slot that is none", (replace(COUNTED, port=Port(1)),), counted({**COUNTERS, "slot": -1})),
+    Answer(
+        "counters that prove nothing are missing",
+        (SimStatistics(Port(1), 0, 4, 1, 3, 0, 7, 1),),
+        counted({"port": 1, "sent_ok": 1, "sent_failed": 3, "unsent": 7, "sending": 1}),
+    ),
+    *(
+        Answer(
+            f"no {name}, beside a good one",
+            (COUNTED,),
+            counted({key: value for key, value in COUNTERS.items() if key != name}, COUNTERS),
+        )
+        for name in ("port", "sent_ok", "sent_failed", "unsent", "sending")
+    ),
+    Answer("rows that are none, beside a good one", (COUNTED,), counted(None, 7, COUNTERS, [1])),
+    Answer("a single row by itself, without a code", (COUNTED,), wire({"stats": COUNTERS})),
+    Answer("the other code of success, and no rows", (), b'{"code":0,"reason":"OK"}'),
+]
+
+IN_THE_INBOX = (
+    ReceivedSms(Port(1, 1), 1466506477.0, "10010", "13265825775", "Hello \U0001f600", via="inbox"),
+    DeliveryReport(Port(1, 1), 1466506478.0, "+13686876620", 0, "8613800755500", "14072322113832"),
+    ReceivedSms(
+        Port(1, 1),
+        1548407413.0,
+        "8613715266978",
+        "",
+        "ja",
+        smsc="8613800755500",
+        scts="19012517101232",
+        scts_at=1548407412.0,
+        via="inbox",
+    ),
+)
+INBOX_ROWS = [
+    [0, "1.01", 1466506477, "10010", "13265825775", b64("Hello \U0001f600")],
+    [1, "1.01", 1466506478, "8613800755500", "+13686876620", "0 14072322113832"],
+    [
+        0,
+        "1.01",
+        1548407413,
+        "8613715266978",
+        "",
+        b64(headed("8613715266978", '"1.01" ', "8613800755500", "19012517101232", "ja")),
+    ],
+]
+
+
+def inbox(*rows: Any, **members: Any) -> bytes:
+    """The answer to an inbox query with these rows."""
+    told = {"code": 0, "reason": "OK", "ssrc": "0123456789abcdef", "sms_num": len(rows), "next_sms": 9, "data": rows}
+    return wire(told | members)
+
+
+INBOXES: list[Answer] = [
+    Answer(
+        "SMS and a delivery report",
+        InboxPage("0123456789abcdef", 9, IN_THE_INBOX),
+        inbox(*INBOX_ROWS),
+        spoken=True,
+    ),
+    Answer("nothing yet", InboxPage("0123456789abcdef", 1, ()), inbox(next_sms=1), spoken=True),
+    Answer(
+        "another dialect: numbers as text, a slot letter, NULs at the end",
+        InboxPage("0123456789abcdef", 3, (replace(IN_THE_INBOX[0], text="hi"),)),
+        inbox(["0", "1A", "1466506477", "10010", 13265825775, b64(b"hi\0\0")], next_sms="3"),
+    ),
+    Answer(
+        "rows that cannot be read, beside a good one",
+        InboxPage("0123456789abcdef", 9, IN_THE_INBOX[:1], "a row that is neither an SMS nor a delivery report"),
+        inbox(None, [2, 1, 2, 3, 4, 5], INBOX_ROWS[0], [0]),
+    ),
+    Answer("a single row by itself", InboxPage("5", 0, IN_THE_INBOX[:1]), wire({"data": INBOX_ROWS[0], "ssrc": 5})),
+    Answer("success and nothing else", InboxPage("", 0, ()), b'{"code":200}'),
+]
+
+NO_INBOXES = [b"", b"[]", b"{}", b'{"code":1,"reason":"Invalid User"}', b'{"code":1,"data":[]}', b'{"data":"none"}']
+NO_STATISTICS = [b"", b"[]", b"{}", b'{"code":1,"reason":"Invalid User"}', b'{"code":2,"stats":[]}', b'{"stats":7}']
 NO_TASK_LISTS = [b"", b"[]", b'{"code":1,"reason":"Invalid User"}', b'{"code":1,"tasks":[]}', b'{"code":200}']
 NO_STATUSES = [b"", b"[]", b'{"code":1,"reason":"Invalid User"}', b"<html>"]
 NO_ANSWERS = [b"", b"[]", b"OK", b'{"code":200,', b"5"]

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.ejoin import DECODERS, decode_answer, decode_push, decode_status, decode_tasks
+from bridge.ejoin import (
+    DECODERS,
+    decode_answer,
+    decode_inbox,
+    decode_push,
+    decode_statistics,
+    decode_status,
+    decode_tasks,
+)
 from bridge.ejoin.facts import (
     DeliveryReport,
     DeviceStatus,
@@ -27,12 +35,16 @@ from bridge.errors import GatewayGarbled
 from tests.ejoin.cases import (
     CASES,
     GARBLED,
+    INBOXES,
     JSON,
     NO_ANSWERS,
+    NO_INBOXES,
+    NO_STATISTICS,
     NO_STATUSES,
     NO_TASK_LISTS,
     OCTETS,
     SPOKEN,
+    STATISTICS,
     STATUSES,
     SUBMIT_ANSWERS,
     TASK_LISTS,
@@ -91,7 +103,32 @@ def test_a_refused_status_is_no_empty_box(body: bytes) -> None:
         decode_status(body)
 
 
+@pytest.mark.parametrize("answer", STATISTICS, ids=named)
+def test_statistics(answer: Answer) -> None:
+    assert decode_statistics(answer.body) == answer.fact
+
+
+@pytest.mark.parametrize("body", NO_STATISTICS)
+def test_refused_statistics_are_no_empty_ones(body: bytes) -> None:
+    with pytest.raises(GatewayGarbled):
+        decode_statistics(body)
+
+
+@pytest.mark.parametrize("answer", INBOXES, ids=named)
+def test_a_page_of_the_inbox(answer: Answer) -> None:
+    assert decode_inbox(answer.body) == answer.fact
+
+
+@pytest.mark.parametrize("body", NO_INBOXES)
+def test_a_refused_inbox_is_no_empty_one(body: bytes) -> None:
+    with pytest.raises(GatewayGarbled):
+        decode_inbox(body)
+
+
 def test_a_refusal_tells_its_reason() -> None:
+    for reader in (decode_statistics, decode_inbox):
+        with pytest.raises(GatewayGarbled, match="1 Invalid User"):
+            reader(b'{"code":1,"reason":"Invalid User"}')
     with pytest.raises(GatewayGarbled, match="1 Invalid User"):
         decode_status(b'{"code":1,"reason":"Invalid User"}')
     with pytest.raises(GatewayGarbled, match="1 Invalid User"):
@@ -234,7 +271,9 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=7)
         | st.dictionaries(
-            st.sampled_from(["tid", "sdr", "fdr", "port", "st", "sms", "rpts", "status", "bal", "code"]),
+            st.sampled_from(
+                ["tid", "sdr", "fdr", "port", "st", "sms", "rpts", "status", "bal", "code", "data", "stats"]
+            ),
             inner,
             max_size=6,
         )
@@ -258,7 +297,7 @@ def read_all(body: bytes, content_type: str, query: dict[str, str]) -> None:
         facts = []
     assert all(isinstance(fact, FACTS) for fact in facts)
     assert repr(facts).encode()
-    for reader in (decode_answer, decode_tasks, decode_status):
+    for reader in (decode_answer, decode_tasks, decode_status, decode_statistics, decode_inbox):
         try:
             assert reader(body) is not None
         except GatewayGarbled:

@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.ejoin import dialled, query, status_params, submit_body, tasks_params, to_json
+from bridge.ejoin import (
+    dialled,
+    inbox_params,
+    query,
+    statistics_params,
+    status_params,
+    submit_body,
+    tasks_params,
+    to_json,
+)
 from bridge.ejoin.facts import SmsTask
 from bridge.ejoin.ports import Port
 from tests.ejoin.cases import ENVELOPE, SUBMITS, Submit
@@ -71,6 +80,8 @@ def test_the_parameters_of_questions() -> None:
     }
     assert status_params("http://b/cb", 60) == {"url": "http://b/cb", "period": 60}
     assert status_params(None, None) == {}
+    assert statistics_params() == {"version": "1.1", "ports": "all", "type": 3}
+    assert inbox_params(start=7, count=50) == {"version": "1.1", "sms_id": 7, "sms_num": 50}
 
 
 def test_a_body_is_utf8_without_escapes_and_always_encodable() -> None:

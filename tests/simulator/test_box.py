@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.simulator.parts import LIE, Fate, make_port
+from bridge.ejoin.facts import ReceivedSms
+from bridge.ejoin.ports import Port
+from bridge.simulator.parts import LIE, SENT, Fate, make_port
 from tests.simulator.hand import RADIO_S, START, World
 
 
@@ -312,6 +314,53 @@ def test_the_share_of_failures_is_drawn_from_the_seed():
     assert 5 < len(failed()) < 35
 
 
+def test_the_share_of_lies_is_on_air_and_told_as_timeout_beside_the_failures():
+    world = World(failure_rate=0.3, lie_rate=0.3)
+    world.submit(*[{"tid": n} for n in range(1, 101)])
+    world.turn(100 * RADIO_S)
+    told = {n: set() for n in ("sent", "6 Timeout", "7 Server Error")}
+    for entry in (entry for report in world.reports() for entry in report):
+        told[entry["fdr"][0][4] if entry["fdr"] else "sent"].add(entry["tid"])
+    assert min(map(len, told.values())) > 15
+    assert set(world.tids("on_air")) == told["sent"] | told["6 Timeout"]
+
+
+# --- another submitter ----------------------------------------------------------------------------------------------
+
+
+def test_what_somebody_else_sends_takes_its_turn_and_has_no_task_id():
+    world = World(sent_sms=True)
+    world.box.subscribe("http://b/st", 600)
+    world.submit({"tid": 1})
+    world.box.send_foreign(world.port(), "+492", "an ad")
+    world.submit({"tid": 2})
+    world.turn(3 * RADIO_S)
+    rows = world.rows("on_air")
+    assert [(row["tid"], row["to"], row["text"], row["result"], row["at"] - START) for row in rows] == [
+        (1, "+491511", "hi", "sent", 10),
+        (None, "+492", "an ad", "foreign", 20),
+        (2, "+491511", "hi", "sent", 30),
+    ]
+    assert (world.tids("handed_over"), world.tids("reported")) == ([1, 2], [])
+    assert [post.tids for post in world.posted if post.type == "sent-sms"] == [(1,), (), (2,)]
+    told = world.take("sent-sms")[1]
+    assert (told["src_type"], told["recver"], told["data"]) == (2, "+492", "an ad")
+    assert "sms_tid" not in told
+
+
+def test_only_sent_sms_tells_of_what_somebody_else_sends(world):
+    world.box.subscribe("http://b/st", 600)
+    world.submit({"tid": 1})
+    world.take()
+    world.box.send_foreign(world.port(2), "+492", "an ad")
+    world.box.send_foreign(world.port(2), "+493", "one more")
+    assert world.box.list_waiting(2, pos=0, num=10, has_content=False) == (0, [])
+    world.turn(2 * RADIO_S)
+    assert [row["to"] for row in world.rows("on_air")] == ["+491511", "+492", "+493"]
+    assert [entry["tid"] for report in world.reports() for entry in report] == [1]
+    assert world.take() == []
+
+
 def test_removing_the_card_fails_what_the_port_had_and_none_of_it_is_on_air(world):
     world.submit({"tid": 1}, {"tid": 2}, {"tid": 3, "from": "2"})
     world.turn(RADIO_S / 2)
@@ -375,13 +424,13 @@ def test_a_reboot_forgets_results_in_the_cache_of_a_task(world):
 
 
 def test_after_a_reboot_sequences_begin_anew_and_every_card_registers_anew(world):
-    ssrc = world.box.ssrc
+    ssrc = world.box.inbox.ssrc
     world.box.subscribe("http://b/st", 60)
     world.box.remove_sim(world.port(2))
     world.box.status()
     world.posted.clear()
     world.box.reboot()
-    assert world.box.ssrc != ssrc
+    assert world.box.inbox.ssrc != ssrc
     told = world.take()
     assert [(body["port"], body["seq"], body["st"]) for body in told[:2]] == [("1.01", 1, 11), ("2.01", 1, 0)]
     assert (told[2]["type"], told[2]["seq"]) == ("dev-status", 1)
@@ -564,3 +613,96 @@ def test_the_state_counts_what_each_port_did(world):
         "sending": 1,
     }
     assert (told["live_tasks"], repr(world.box)) == (2, "<Box gw1 2/2 ports registered, 2 tasks live>")
+    assert first["statistics"] == {
+        "received": 1,
+        "sent": 2,
+        "sent_ok": 1,
+        "sent_failed": 1,
+        "consecutive_failed": 0,
+        "unsent": 1,
+        "sending": 1,
+    }
+
+
+# --- statistics -----------------------------------------------------------------------------------------------------
+
+
+def counters(world, number=1):
+    """What the box has counted for a port: sent, ok, failed, failed in a row, waiting, on the radio."""
+    [one] = world.box.statistics(frozenset({number}))
+    return (one.sent, one.sent_ok, one.sent_failed, one.consecutive_failed, one.unsent, one.sending)
+
+
+def test_statistics_count_by_the_word_of_the_device(world):
+    world.port().fates.extend([SENT, LIE, Fate(7, on_air=False), SENT])
+    world.submit({}, {}, {}, {})
+    assert counters(world) == (0, 0, 0, 0, 3, 1)
+    told = []
+    for _ in range(4):
+        world.turn(RADIO_S)
+        told.append(counters(world))
+    assert told == [(1, 1, 0, 0, 2, 1), (2, 1, 1, 1, 1, 1), (3, 1, 2, 2, 0, 1), (4, 2, 2, 0, 0, 0)]
+    assert len(world.rows("on_air")) == 3
+    assert counters(world, 2) == (0, 0, 0, 0, 0, 0)
+
+
+def test_statistics_count_incoming_sms_and_what_somebody_else_sends_but_no_delivery_report(world):
+    world.submit({"dr": 1})
+    world.box.send_foreign(world.port(), "+492", "an ad")
+    world.box.receive_sms(world.port(), "+491", "hi")
+    world.turn(2 * RADIO_S)
+    [one] = world.box.statistics(frozenset({1}))
+    assert (one.port, one.received, one.sent, one.sent_ok) == (Port(1, 1), 1, 2, 2)
+
+
+def test_statistics_are_those_of_the_card_and_an_empty_port_has_none(world):
+    world.submit({}, {})
+    world.turn(RADIO_S)
+    world.box.remove_sim(world.port())
+    assert [one.port for one in world.box.statistics()] == [Port(2, 1)]
+    world.box.insert_sim(world.port())
+    assert counters(world) == (2, 1, 1, 1, 0, 0)
+
+
+def test_statistics_begin_at_0_with_a_reboot_and_the_radios_last_sms_is_in_none(world):
+    world.submit({}, {}, {})
+    world.turn(RADIO_S)
+    world.box.reboot()
+    assert len(world.rows("on_air")) == 2
+    assert counters(world) == (0, 0, 0, 0, 0, 0)
+    world.turn(1000)
+    assert counters(world) == (0, 0, 0, 0, 0, 0)
+
+
+# --- the inbox ------------------------------------------------------------------------------------------------------
+
+
+def kept(world):
+    return [row.text if isinstance(row, ReceivedSms) else row.recipient for row in world.box.inbox.page(1, 0).rows]
+
+
+def test_what_arrived_lies_in_the_inbox_whether_it_is_forwarded_batched_or_told_to_nobody(world):
+    world.box.receive_sms(world.port(), "+491", "told to nobody")
+    world.submit({"dr": 1, "to": "+492"})
+    world.box.receive_sms(world.port(2), "+491", "forwarded")
+    world.turn(RADIO_S + 5)
+    world.submit(sms_cnt=9)
+    world.box.receive_sms(world.port(), "+491", "batched")
+    world.box.remove_sim(world.port())
+    world.box.receive_sms(world.port(), "+491", "kept by the network")
+    assert kept(world) == ["told to nobody", "forwarded", "+492", "batched"]
+    assert {row.via for row in world.box.inbox.page(1, 0).rows if isinstance(row, ReceivedSms)} == {"inbox"}
+
+
+def test_the_inbox_survives_a_reboot_under_another_name(world):
+    world.submit(sms_cnt=9)
+    for text in "ab":
+        world.box.receive_sms(world.port(), "+491", text)
+    world.box.inbox.page(1, 1, delete=True)
+    before = world.box.inbox.page(1, 0)
+    world.box.reboot()
+    after = world.box.inbox.page(1, 0)
+    assert (before.rows, before.next_sms) == (after.rows, 3)
+    assert (after.next_sms, after.ssrc != before.ssrc) == (2, True)
+    world.turn(1000)
+    assert world.take("recv-sms") == []

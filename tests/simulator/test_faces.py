@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from bridge.ejoin import decode_inbox
 from bridge.errors import SettingsInvalid
 from bridge.simulator.callbacks import Callback, Sender, send_once
-from bridge.simulator.clock import clock_of
+from bridge.simulator.clock import Clock, clock_of
 from bridge.simulator.main import SimulatorOptions, running, serve
 from bridge.simulator.options import split_address
 from bridge.simulator.record import Record
+from tests.simulator.hand import HandClock
 
 LOGIN = {"username": "root", "password": "root"}
 
@@ -147,7 +149,9 @@ async def test_credentials(simulator, client, query, body, code):
     assert simulator.rows() == []
 
 
-@pytest.mark.parametrize("path", ["goip_get_tasks.html", "goip_get_status.html"])
+@pytest.mark.parametrize(
+    "path", ["goip_get_tasks.html", "goip_get_status.html", "goip_get_sms_stat.html", "goip_get_sms.html"]
+)
 async def test_a_query_with_a_wrong_password_is_answered_with_1(simulator, client, path):
     answer = await client.get(
         f"{simulator.urls['gw1']}/{path}", params={"username": "root", "password": "x", "port": 1}
@@ -185,6 +189,37 @@ async def test_a_status_query_answers_at_once_and_subscribes(simulator, client, 
     told = (await client.get(url, params={**LOGIN, "port": "all", "period": "0"})).json()
     assert (told["expires"], len(told["status"])) == (-1, 2)
     assert (await client.get(url, params={**LOGIN, "port": "none"})).json()["code"] == 2
+
+
+async def test_statistics_are_told_for_all_ports_or_some(simulator, client, receiver):
+    await submit(client, simulator, receiver, 1, 2)
+    await receiver.wait_for("status-report", 2)
+    url = f"{simulator.urls['gw1']}/goip_get_sms_stat.html"
+    told = (await client.get(url, params={**LOGIN, "type": "3", "ports": "all"})).json()
+    assert (told["code"], told["count"], [(row["port"], row["sent"]) for row in told["stats"]]) == (
+        200,
+        2,
+        [(1, 2), (2, 0)],
+    )
+    told = (await client.get(url, params={**LOGIN, "type": "3", "ports": "2"})).json()
+    assert [row["port"] for row in told["stats"]] == [2]
+    assert (await client.get(url, params={**LOGIN, "type": "3", "ports": "none"})).json()["code"] == 2
+    assert (await client.get(url, params=LOGIN)).json()["code"] == 15  # nobody counts by the hour here
+
+
+async def test_the_inbox_is_read_page_by_page_and_deleted_where_asked(simulator, client):
+    for text in ("a", "b", "c"):
+        simulator.do("receive_sms", "gw1", port=1, text=text)
+    url = f"{simulator.urls['gw1']}/goip_get_sms.html"
+
+    async def read(**params):
+        page = decode_inbox((await client.get(url, params={**LOGIN, **params})).content)
+        return "".join(row.text for row in page.rows), page.next_sms
+
+    assert await read() == ("abc", 4)
+    assert await read(sms_id=2, sms_num=1) == ("b", 3)
+    assert await read(sms_num=2, sms_del=1) == ("ab", 3)
+    assert await read(sms_id=1) == ("c", 4)
 
 
 async def test_gateways_are_apart(simulator, client, receiver):
@@ -230,7 +265,10 @@ async def test_every_row_has_the_keys_of_the_contract(simulator, client, receive
         pytest.param({"kind": "fail_port", "gateway": "gw1", "port": 1, "count": 0}, "count", id="no count"),
         pytest.param({"kind": "fail_port", "gateway": "gw1", "port": 1, "count": True}, "count", id="yes as count"),
         pytest.param({"kind": "fail_port", "gateway": "gw1", "port": 1, "code": 0}, "code", id="failing with success"),
-        pytest.param({"kind": "lose_answer", "gateway": "gw1"}, "when", id="no when"),
+        pytest.param({"kind": "lose_answer", "gateway": "gw1"}, "before, after, half, silent", id="no when"),
+        pytest.param({"kind": "late_callback", "gateway": "gw1", "delay_s": "5"}, "delay_s", id="a time as text"),
+        pytest.param({"kind": "late_callback", "gateway": "gw1", "delay_s": 1e9}, "delay_s", id="far too late"),
+        pytest.param({"kind": "foreign_sms", "gateway": "gw1"}, "port", id="somebody else at no port"),
         pytest.param({"kind": "receive_sms", "gateway": "gw1", "port": 1, "text": 7}, "text", id="a text that is none"),
     ],
 )
@@ -245,7 +283,10 @@ async def test_a_deed_that_cannot_be_read_is_refused_with_the_list(simulator, cl
         "insert_sim",
         "fail_port",
         "drop_callback",
+        "late_callback",
+        "double_callback",
         "lose_answer",
+        "foreign_sms",
         "lie_timeout",
         "reboot",
     }
@@ -324,6 +365,103 @@ async def test_a_lost_answer_is_a_reset_on_the_wire(simulator):
     with pytest.raises(ConnectionResetError):
         await reader.read()
     writer.close()
+
+
+async def test_half_an_answer_arrives_and_the_tasks_were_taken(simulator, receiver):
+    simulator.do("lose_answer", "gw1", when="half")
+    body = json.dumps({"type": "send-sms", "tasks": [{"tid": 7, "from": "1", "to": "+491", "sms": "hi"}]}).encode()
+    host, port = split_address(simulator.urls["gw1"].removeprefix("http://"))
+    reader, writer = await asyncio.open_connection(host, port)
+    target = b"/goip_post_sms.html?username=root&password=root"
+    writer.write(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (target, len(body), body))
+    head, _, begun = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    whole = b'{"code":200, "reason":"OK", "type":"task-status","status":[{"tid":7,"status":"0 OK"}]}'
+    assert b"content-length: %d" % len(whole) in head
+    assert begun == whole[: len(whole) // 2]
+    assert [row["tid"] for row in simulator.rows("handed_over")] == [7]
+
+
+async def test_a_silent_gateway_has_taken_the_tasks_and_holds_the_line(simulator, client, receiver):
+    simulator.do("lose_answer", "gw1", when="silent")
+    asking = asyncio.create_task(submit(client, simulator, receiver, 1))
+    await receiver.wait_for("status-report")  # the SMS went out and was told, and still no answer
+    assert not asking.done()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert (await submit(client, simulator, receiver, 2)).status_code == 200
+
+
+async def test_a_silent_gateway_does_not_hold_the_line_for_ever(simulator, client, receiver, monkeypatch):
+    monkeypatch.setattr("bridge.simulator.server.SILENT_S", 0.01)
+    simulator.do("lose_answer", "gw1", when="silent")
+    with pytest.raises(httpx.TransportError):
+        await submit(client, simulator, receiver, 1)
+
+
+async def test_a_lost_answer_is_no_complaint_of_the_server(simulator, client, receiver, caplog):
+    for when in ("silent", "half", "before", "after"):
+        simulator.do("lose_answer", "gw1", when=when)
+        with pytest.raises(httpx.TransportError):
+            await client.post(f"{simulator.urls['gw1']}/goip_post_sms.html", params=LOGIN, json={}, timeout=0.1)
+    assert [record.message for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+
+async def test_a_late_callback_is_overtaken(receiver):
+    hand = HandClock()
+    sender = Sender("gw1", Clock(hand.time, hand.call_later, unix=0.0), Record())
+    sender.start()
+    sender.delay_next(1, "status-report", 5.0)
+    for n in range(3):
+        sender.post(Callback(type="status-report", url=receiver.url, body=b'{"type":"told","n":%d}' % n))
+    assert sorted(body["n"] for body in await receiver.wait_for("told", 2)) == [1, 2]
+    hand.turn(5)
+    assert (await receiver.wait_for("told", 3))[2]["n"] == 0
+    await sender.stop()
+
+
+async def test_a_late_callback_is_the_devices_word_only_when_it_leaves(simulator, client, receiver):
+    simulator.do("late_callback", "gw1", delay_s=3600, type="status-report")
+    await submit(client, simulator, receiver, 1, 2)
+    [callback] = await rows_of(client, simulator, "callback", 1)
+    assert callback["tids"] == [2]
+    assert [row["tid"] for row in simulator.rows("reported")] == [2]
+
+
+async def test_a_double_callback_arrives_twice_and_is_the_devices_word_once(simulator, client, receiver):
+    simulator.do("double_callback", "gw1", type="recv-sms")
+    simulator.do("double_callback", "gw1")
+    await submit(client, simulator, receiver, 1)
+    rows = await rows_of(client, simulator, "callback", 2)
+    assert [(row["tids"], row["http_status"]) for row in rows] == [([1], 200), ([1], 200)]
+    assert len(simulator.rows("reported")) == 1
+    await submit(client, simulator, receiver, 2)
+    rows = await rows_of(client, simulator, "callback", 3)
+    assert rows[2]["tids"] == [2]
+    assert [body["rpts"][0]["tid"] for body in receiver.of("status-report")] == [1, 1, 2]
+
+
+async def test_a_reboot_loses_late_callbacks(receiver):
+    hand = HandClock()
+    sender = Sender("gw1", Clock(hand.time, hand.call_later, unix=0.0), Record())
+    sender.start()
+    sender.delay_next(2, None, 5.0)
+    sender.post(Callback(type="status-report", url=receiver.url, body=b'{"type":"lost"}'))
+    sender.forget()
+    sender.post(Callback(type="status-report", url=receiver.url, body=b'{"type":"kept"}'))
+    hand.turn(5)
+    await receiver.wait_for("kept")
+    await sender.stop()
+    assert receiver.of("lost") == []
+
+
+async def test_somebody_else_sends_from_a_port(simulator, client):
+    simulator.do("foreign_sms", "gw1", port=2, to="+497", text="an ad", count=2)
+    rows = await rows_of(client, simulator, "on_air", 2)
+    assert [(row["port"], row["to"], row["text"], row["tid"], row["result"]) for row in rows] == [
+        (2, "+497", "an ad", None, "foreign")
+    ] * 2
 
 
 async def test_a_dropped_callback_is_in_the_record_and_never_repeated(simulator, client, receiver):
@@ -444,6 +582,8 @@ async def test_a_taken_address_is_refused_with_a_sentence():
         ({"gateways": 0}, "gateways"),
         ({"ports": 2000}, "ports"),
         ({"failure_rate": 2.0}, "failure_rate"),
+        ({"lie_rate": -0.1}, "lie_rate"),
+        ({"lie_rate": 0.6, "failure_rate": 0.5}, "lie_rate"),
         ({"max_tasks": 0}, "max_tasks"),
         ({"radio_s": -1}, "radio_s"),
         ({"listen": "9001"}, "listen"),

@@ -98,3 +98,17 @@ def test_a_snapshot_is_written_as_the_list_has_it(answer):
     body = encode.dev_status(answer.fact)
     assert json.loads(body) == json.loads(answer.body)
     assert decode.decode_status(body) == answer.fact
+
+
+@pytest.mark.parametrize("answer", [one for one in cases.STATISTICS if one.spoken], ids=lambda one: one.name)
+def test_statistics_are_written_as_the_list_has_them(answer):
+    body = encode.statistics(answer.fact)
+    assert json.loads(body) == json.loads(answer.body)
+    assert decode.decode_statistics(body) == answer.fact
+
+
+@pytest.mark.parametrize("answer", [one for one in cases.INBOXES if one.spoken], ids=lambda one: one.name)
+def test_a_page_of_the_inbox_is_written_as_the_list_has_it(answer):
+    body = encode.inbox(answer.fact)
+    assert json.loads(body) == json.loads(answer.body)
+    assert decode.decode_inbox(body) == answer.fact
