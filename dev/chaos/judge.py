@@ -26,6 +26,7 @@ PROVEN_CODES = frozenset({2, 5})
 BEFORE_VERDICT_S = 30.0
 """An SMS that no device took was begun at most so long before its sms.unknown: POST, doubt and a margin."""
 
+FOREIGN_TAKES_S = 10.0
 REBOOT_LOSES_S = 30.0
 """An incoming SMS that is younger than this may be lost by a reboot: its card was not registered again yet."""
 
@@ -355,6 +356,7 @@ class _Doubt(NamedTuple):
 
     key: str
     gateway: str
+    port: int
     sim: str
     began: float
     ended: float
@@ -394,7 +396,8 @@ def _doubt(history: History, told: Told) -> _Doubt:
     rows = [row for row in history.rows.get(told.subject, []) if (row["gateway"], row["tid"]) == (gateway, tid)]
     handed = next((row["at"] for row in rows if row["kind"] == "handed_over"), None)
     began = told.at - BEFORE_VERDICT_S if handed is None else handed
-    return _Doubt(told.subject, gateway, str(told.data.get("sim")), began, told.at, _fate(rows))
+    sim, port = str(told.data.get("sim")), int(told.data.get("port") or 0)
+    return _Doubt(told.subject, gateway, port, sim, began, told.at, _fate(rows))
 
 
 def _fate(rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -412,12 +415,12 @@ def _rebooted(history: History, gateway: str, began: float, ended: float) -> boo
 
 
 def _shared(history: History, doubt: _Doubt) -> bool:
+    """Whether somebody else sent from its port meanwhile, or so shortly before that it was counted meanwhile."""
     return any(
-        row["kind"] == "on_air"
-        and row["text"] == FOREIGN
-        and (row["gateway"], row["iccid"]) == (doubt.gateway, doubt.sim)
-        and doubt.began <= row["at"] <= doubt.ended
-        for row in history.record
+        fault.kind == "foreign_sms"
+        and (fault.what["gateway"], fault.what["port"]) == (doubt.gateway, doubt.port)
+        and doubt.began - FOREIGN_TAKES_S <= fault.began <= doubt.ended
+        for fault in history.faults
     )
 
 

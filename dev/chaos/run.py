@@ -147,8 +147,6 @@ class Run:
             await self._until(fault.at)
             if self._elapsed + fault.lasts_s > self.plan.traffic_s:
                 return
-            if fault.kind not in scene.FAULTS:
-                continue
             async with scene.make(self.at, fault, self.happened):
                 await asyncio.sleep(fault.lasts_s)
 

@@ -218,7 +218,7 @@ async def scene() -> AsyncIterator[Scene]:
         impatient(settings)
         proxies.put_between(settings)
 
-    more = ["--delivery-s", "1.5", "--register-s", "1"]
+    more = ["--lie-rate", str(LIE_RATE), "--delivery-s", "1.5", "--register-s", "1"]
     with contextlib.ExitStack() as stack:
         node = await asyncio.to_thread(stack.enter_context, node_broker())
         try:
@@ -375,10 +375,13 @@ FAULTS: dict[str, Making] = {
     "broker_alarm": _ordered(lambda node: node.alarm(raised=True), lambda node: node.alarm(raised=False)),
     "device_pause": _paused(Scene.signal_simulator),
     "device_reboot": _deed("reboot"),
-    **{f"answer_{when}": _deed("lose_answer") for when in ("before", "after")},
+    **{f"answer_{when}": _deed("lose_answer") for when in ("before", "after", "half", "silent")},
     "sim_out": _sim_out,
     "port_fails": _deed("fail_port"),
+    "foreign_sms": _deed("foreign_sms"),
     "callback_drop": _deed("drop_callback"),
+    "callback_late": _deed("late_callback"),
+    "callback_double": _deed("double_callback"),
     **_network("broker"),
     **_network("device"),
     **_network("callback"),

@@ -245,7 +245,7 @@ def test_one_that_nobody_sent_is_unexpected():
 
 
 def unknown(key: str = "s1", *, tid: int = 7, sim: str = "sim1", at: float = 130.0) -> Told:
-    return told("sms.unknown", key, at=at, gateway="gw1", sim=sim, tid=tid, reason="report_lost")
+    return told("sms.unknown", key, at=at, gateway="gw1", port=1, sim=sim, tid=tid, reason="report_lost")
 
 
 def provable(
@@ -280,10 +280,11 @@ def test_one_on_a_gateway_that_rebooted_meanwhile_is_not():
 
 
 def test_one_beside_another_submitter_is_not():
-    foreign = row("on_air", tid=0, at=110.0, text="foreign")
-    assert provable(record=[*SENT, foreign]) == []
-    assert len(provable(record=[*SENT, {**foreign, "at": 140.0}])) == 1
-    assert len(provable(record=[*SENT, {**foreign, "iccid": "sim2"}])) == 1
+    here = {"gateway": "gw1", "port": 1}
+    assert provable(faults=[Happened("foreign_sms", here, 110.0, 110.0)]) == []
+    assert provable(faults=[Happened("foreign_sms", here, 95.0, 95.0)]) == []
+    assert len(provable(faults=[Happened("foreign_sms", here, 140.0, 140.0)])) == 1
+    assert len(provable(faults=[Happened("foreign_sms", {**here, "port": 2}, 110.0, 110.0)])) == 1
 
 
 def test_several_on_one_sim_are_provable_where_all_fared_alike():
