@@ -7,6 +7,7 @@ process instead of leaving it half alive; the next start settles whatever was in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from bridge.ejoin.facts import Envelope, SmsTask, SubmitAnswer
 from bridge.errors import BridgeError, LedgerLocked
 from bridge.flows.changes import Changes
 from bridge.flows.inbound import Inbound, Known
+from bridge.flows.inquiry import Inquiry
 from bridge.flows.outbound import Outbound
 from bridge.flows.patrol import Patrol
 from bridge.flows.relay import Relay
@@ -103,7 +105,13 @@ class Bridge:
             is_paused=lambda: self.relay.paused,
         )
         self.inbound = Inbound(
-            Known(self.fleet, settings.timing.repeat_window_s, self.outbound.terms_of, self.outbound.has_elsewhere),
+            Known(
+                self.fleet,
+                settings.timing.repeat_window_s,
+                settings.remembered_s,
+                self.outbound.terms_of,
+                self.outbound.has_elsewhere,
+            ),
             ledger=ledger,
             changes=self.changes,
             metrics=metrics,
@@ -124,6 +132,20 @@ class Bridge:
             terms_of=self.outbound.terms_of,
             wake_relay=self.relay.wake,
             wake_planner=self.outbound.wake,
+        )
+        self.inquiry = Inquiry(
+            settings,
+            devices=self.gateways,
+            fleet=self.fleet,
+            ledger=ledger,
+            absorb_inbox=self.inbound.absorb_inbox,
+            match_orphans=self.inbound.match_orphans,
+            resubmit=self.outbound.resubmit,
+            changes=self.changes,
+            metrics=metrics,
+            clock=clock,
+            terms_of=self.outbound.terms_of,
+            wake_relay=self.relay.wake,
         )
         self.web = Web(
             settings.web.listen,
@@ -180,7 +202,7 @@ class Bridge:
     async def _start(
         self, loops: asyncio.TaskGroup, running: list[asyncio.Task[None]], stopping: asyncio.Event
     ) -> None:
-        """The broker, the gateways' first word, then the consumers; a stop meanwhile is not waited for."""
+        """The broker, the gateways' first words, then the consumers; a stop meanwhile is not waited for."""
         stop = asyncio.create_task(stopping.wait())
         first = asyncio.create_task(self._first_words())
         await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -193,6 +215,7 @@ class Bridge:
             "outbound": self.outbound.run(),
             "lanes": self.outbound.watch_lanes(),
             "patrol": self.patrol.run(),
+            "inquiry": self.inquiry.run(),
         }.items():
             running.append(loops.create_task(work, name=name))
         await self.ledger.write(lambda tx: tx.set_meta(CLEAN_STOP, "no"))
@@ -201,6 +224,9 @@ class Bridge:
     async def _first_words(self) -> bool:
         await self.session.wait_connected()
         await self.patrol.first_snapshots(FIRST_SNAPSHOTS_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SNAPSHOTS_S):
+                await self.inquiry.begin()
         return True
 
     async def _stop(self) -> None:

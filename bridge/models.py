@@ -38,6 +38,7 @@ TIERS_S = (5, 60, 900)
 
 H_ATTEMPT, H_TRIED, H_EXPIRES_AT, H_PARENT = "x-attempt", "x-tried", "x-expires-at", "x-parent"
 H_TRACEPARENT = "traceparent"
+H_DUPLICATE = "x-possible-duplicate"
 H_REASON, H_DETAIL = "x-reason", "x-detail"
 
 
@@ -181,6 +182,7 @@ class Request:
     reply_to: str | None = None
     traceparent: str | None = None
     parent: str | None = None
+    possible_duplicate: bool = False
 
     def stored(self) -> str:
         """The request as the ledger keeps it: enough to publish it again word for word."""
@@ -193,6 +195,7 @@ class Request:
             "tp": self.traceparent,
             "meta": self.body.metadata or None,
             "dr": self.body.delivery_report or None,
+            "pd": self.possible_duplicate or None,
         }
         return to_json({k: v for k, v in told.items() if v is not None})
 
@@ -361,6 +364,7 @@ class SmsData(EventData):
     sim: str | None = None
     tid: int | None = None
     slim: bool | None = Field(None, description="Told again from a row whose details are no longer kept.")
+    possible_duplicate: bool | None = Field(None, description="It may be on air twice; see on_doubt: resend.")
 
 
 class SmsSubmitted(SmsData):
@@ -375,7 +379,7 @@ class SmsSent(SmsData):
     kind: ClassVar[str] = "sms.sent"
     sent_at: datetime | None = Field(None, description="By the device's clock.")
     corrects: str | None = Field(None, description="Id of the earlier final event that this one replaces.")
-    possible_duplicate: bool | None = None
+    evidence: Literal["statistics"] | None = Field(None, description="No report came: the SIM's counters settled it.")
 
 
 class SmsFailed(SmsData):
@@ -389,7 +393,7 @@ class SmsFailed(SmsData):
     operator_text: str | None = None
     certain: bool | None = Field(None, description="False: the device gave up waiting, it may have gone on air.")
     corrects: str | None = None
-    possible_duplicate: bool | None = None
+    evidence: Literal["statistics"] | None = Field(None, description="No report came: the SIM's counters settled it.")
 
 
 class SmsExpired(SmsData):
@@ -703,7 +707,7 @@ def tell_again(sms: Sms) -> Publication | None:
         sim=sms.sim,
         tid=sms.tid,
         slim=slim or None,
-        **sms.detail,
+        **{"possible_duplicate": asked.get("pd"), **sms.detail},
     )
     return publication_of(
         data,

@@ -178,12 +178,6 @@ def _some_tokens(tokens: list[SecretStr]) -> list[SecretStr]:
     return tokens
 
 
-def _only_unknown(value: Any) -> Any:
-    if value == "resend":
-        raise ValueError("resend is not in this version, only unknown (an SMS in doubt is never sent again blindly)")
-    return value
-
-
 def _only_zero(value: Any) -> Any:
     if value != 0:
         raise ValueError("keeping texts is not in this version, only 0 (the text is blanked at the final state)")
@@ -196,7 +190,7 @@ PortRange = Annotated[str, AfterValidator(_whole_ports), BeforeValidator(_not_a_
 RoutePorts = Annotated[str, BeforeValidator(_route_ports)]
 BrokerUrl = Annotated[SecretStr | list[SecretStr], BeforeValidator(_broker_urls)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
-OnDoubt = Annotated[Literal["unknown"], BeforeValidator(_only_unknown)]
+OnDoubt = Literal["unknown", "resend"]
 MaxAge = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
 MaxSegments = Annotated[int, Field(ge=1, le=255)]
 MaxAttempts = Annotated[int, Field(ge=1, le=100)]
@@ -319,7 +313,10 @@ class Policy(_Section):
     max_segments: MaxSegments = Field(10, description="A longer text is refused.")
     max_attempts: MaxAttempts = Field(3, description="SIMs that may fail an SMS before it has failed.")
     allow_short_codes: bool = Field(default=False, description="Take recipients that are short codes.")
-    on_doubt: OnDoubt = Field("unknown", description="What an SMS becomes whose fate cannot be learnt.")
+    on_doubt: OnDoubt = Field(
+        "unknown",
+        description="What becomes of an SMS that may be on air: unknown, or resend (it may then arrive twice).",
+    )
     timeout_s: Timeout = Field(30, description="How long the device waits for the network, 5 to 600 s.")
     hold_s: Hold = Field(60.0, description="No delivery is held longer than this; at most 900 s.")
 
@@ -362,6 +359,13 @@ class GatewaySettings(_Section):
     limits: Limits | None = Field(None, description="Other limits for this device's SIMs; what is left out stays.")
     port_limits: Annotated[dict[PortRange, Limits], BeforeValidator(_text_keys)] = Field(
         default_factory=dict, description='Other limits for some ports: {"1-4": {burst: 1}}.'
+    )
+    poll_s: Seconds | None = Field(
+        60.0, description="How often inbox and counters are read, for what no callback told; null is never."
+    )
+    resubmit_within_s: Seconds | None = Field(
+        None,
+        description="Ask again with the same task id within this time; only where finished ids are refused that long.",
     )
     report_count: int = Field(20, ge=1, le=1_000, description="The device reports after so many results ...")
     report_period_s: int = Field(3, ge=1, le=600, description="... or after this time.")
@@ -491,6 +495,11 @@ class Settings(BaseSettings):
         """The address a device is told to call back, with the given or else its first token."""
         entry = self.gateway(gateway)
         return f"{entry.public_url or self.web.public_url}/callback/{entry.name}/{token or entry.tokens[0]}"
+
+    @property
+    def remembered_s(self) -> float:
+        """How long an incoming SMS is remembered, so that it is told once whichever way it comes again."""
+        return max(self.store.full_rows_h * 3600, self.timing.repeat_window_s)
 
     @property
     def grace_in_flight_s(self) -> float:

@@ -321,13 +321,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         config(gateways=[gateway(username="")]),
         "gateways[0].username: is empty (give at least one: User of the device's HTTP API)",
     ),
-    "on_doubt: resend": (
-        config(policy={"on_doubt": "resend"}),
-        "policy.on_doubt: resend is not in this version, only unknown (an SMS in doubt is never sent again blindly)",
-    ),
-    "on_doubt: resend of a route": (
-        config(routes=[{"name": "default", "ports": ["gw1"], "on_doubt": "resend"}]),
-        "routes[0].on_doubt: resend is not in this version, only unknown (an SMS in doubt is never sent again blindly)",
+    "an answer to doubts that nobody knows": (
+        config(policy={"on_doubt": "guess"}),
+        "policy.on_doubt: \"guess\" is not known (write 'unknown' or 'resend')",
     ),
     "texts kept": (
         config(store={"text_ttl_h": 24}),

@@ -22,12 +22,14 @@ from bridge.ejoin.facts import (
     DeliveryReport,
     DeviceStatus,
     Fact,
+    InboxPage,
     PortStatus,
     ReceivedSms,
     SentSms,
     SmsReport,
     Unrecognised,
 )
+from bridge.ejoin.ports import Port
 from bridge.errors import GatewayGarbled
 from bridge.flows.changes import Changes
 from bridge.metrics import Metrics
@@ -51,12 +53,15 @@ from bridge.models import (
 )
 from bridge.rules import matching, outcomes
 from bridge.rules.health import Fleet, PortChange
-from bridge.store.ledger import Ledger, PastAttempt, Transaction
+from bridge.store.ledger import KnownSms, Ledger, Orphan, PastAttempt, Transaction
 
 log = structlog.get_logger()
 
 REPORT_WINDOW_S = 72 * 3600.0
 """A delivery report is matched to SMS begun within this time: as long as full rows are kept."""
+
+MOST_ORPHANS = 10_000
+"""Delivery reports that wait for an SMS in doubt; beyond it one is told as unmatched at once."""
 
 SUBMITTERS = {0: "etms", 1: "eims", 2: "web", 3: "http", 4: "smpp", 5: "sip"}
 
@@ -77,10 +82,12 @@ class Known:
     """What folding a callback needs to know.
 
     ``terms_of(route)`` gives its deadlines and retries, ``has_elsewhere(sms)`` whether another SIM is left for it.
+    The same body again within ``repeat_window_s`` is a repeat; incoming SMS are remembered for ``remembered_s``.
     """
 
     fleet: Fleet
     repeat_window_s: float
+    remembered_s: float
     terms_of: Callable[[str | None], outcomes.Terms]
     has_elsewhere: Callable[[Sms], bool]
 
@@ -127,8 +134,39 @@ class Inbound:
         now = self._clock.wall()
         facts = [status]
         push = _Push(self._known, gateway, b"", "", facts, now, self._believe(gateway, facts))
-        await self._ledger.write(push.absorb)
-        self._wake_relay()
+        self._tell(gateway, await self._ledger.write(push.absorb), now)
+
+    async def absorb_inbox(self, gateway: str, page: InboxPage) -> None:
+        """A page of the device's inbox, with the cursor behind it: what no push has told is told now."""
+        now = self._clock.wall()
+
+        def absorb(tx: Transaction) -> Absorbed:
+            ssrc, _ = tx.inbox_cursor(gateway)
+            known_for_s = self._known.repeat_window_s if ssrc is None else self._known.remembered_s
+            rows = [row for row in page.rows if row.at is None or row.at > now - known_for_s]
+            push = _Push(self._known, gateway, b"", "", rows, now, {}, inbox=page.ssrc)
+            absorbed = push.absorb(tx)
+            tx.set_inbox_cursor(gateway, page.ssrc, page.next_sms)
+            return absorbed
+
+        absorbed = await self._ledger.write(absorb)
+        if absorbed.received:
+            log.info("inbox.recovered", gateway=gateway, count=len(absorbed.received))
+        self._tell(gateway, absorbed, now)
+
+    async def match_orphans(self) -> None:
+        """Look again at delivery reports whose SMS was in doubt when they came."""
+        now = self._clock.wall()
+
+        def match(tx: Transaction) -> list[tuple[str, Absorbed]]:
+            done = []
+            for orphan in tx.orphans(MOST_ORPHANS):
+                push = _Push(self._known, orphan.gateway, b"", "", [], now, {})
+                done.append((orphan.gateway, push.absorb_orphan(tx, orphan)))
+            return done
+
+        for gateway, absorbed in await self._ledger.write(match):
+            self._tell(gateway, absorbed, now)
 
     def _believe(self, gateway: str, facts: Sequence[Fact]) -> dict[int, PortChange]:
         """Update the fleet's beliefs; answers with the ports that changed."""
@@ -177,6 +215,8 @@ class _Push:
         facts: Sequence[Fact],
         now: float,
         changes: Mapping[int, PortChange],
+        *,
+        inbox: str | None = None,
     ) -> None:
         self._known = known
         self._fleet = known.fleet
@@ -185,6 +225,7 @@ class _Push:
         self._content_type = content_type
         self._facts = facts
         self._port_changes = changes
+        self._inbox = inbox
         self._boot = 0
         self._settled: list[outcomes.Outcome] = []
         self._latest: dict[Key, Sms] = {}
@@ -193,8 +234,10 @@ class _Push:
     def absorb(self, tx: Transaction) -> Absorbed:
         """Store the whole callback: states, dedupe keys and what is to be published."""
         done = Absorbed()
-        body_hash = hashlib.sha256(self._body).digest()[:16]
-        repeated = tx.is_body_known(self._gateway, body_hash, self.now - self._known.repeat_window_s)
+        body_hash = hashlib.sha256(self._body).digest()[:16] if self._inbox is None else b""
+        repeated = self._inbox is None and tx.is_body_known(
+            self._gateway, body_hash, self.now - self._known.repeat_window_s
+        )
         ordinals: Counter[str] = Counter()
         for fact in self._facts:
             match fact:
@@ -216,7 +259,7 @@ class _Push:
                     self._boot = tx.boots().get(self._gateway, 0)
                     self._port_changed(tx, fact)
                 case DeviceStatus():
-                    self._device_status(tx, fact)
+                    self._device_status(tx, done, fact)
                 case Unrecognised():
                     self._unrecognised(tx, fact, body_hash)
         tx.settle(self._settled, self.now)
@@ -238,10 +281,13 @@ class _Push:
             return
         past = tx.past_of_task(self._gateway, report.tid)
         row = outcomes.row_of_past(report, past.recipient) if past else None
-        if past is None or row is None:
-            done.unmatched += 1
-        else:
+        if past is not None and row is not None:
             self._sent_by_past(tx, done, past, report.tid, row.at)
+            return
+        done.unmatched += 1
+        if past is None:
+            for port in [row.port for row in report.sent_rows] + [row.port for row in report.failed_rows]:
+                self._note_foreign(tx, port)
 
     def _sent_by_past(self, tx: Transaction, done: Absorbed, past: PastAttempt, tid: int, at: float | None) -> None:
         """`sent` for an attempt that was handed back: told with that attempt's place.
@@ -265,7 +311,7 @@ class _Push:
         outcome = outcomes.sent_as(replace(sms, **place), self.now, at=at, possible_duplicate=duplicate)
         if outcome is not None and duplicate:
             kept = {name: getattr(sms, name) for name in place}
-            outcome = replace(outcome, sms=replace(outcome.sms, **kept))
+            outcome = replace(outcome, sms=replace(outcome.sms, **kept), counted=None)
         if duplicate:
             done.duplicates.append(sms)
         if outcome is not None:
@@ -283,6 +329,7 @@ class _Push:
                 elif fact.code == 0 and past:
                     self._sent_by_past(tx, done, past, fact.tid, fact.at)
                 return
+        self._note_foreign(tx, fact.port)
         port, sim = self._place(fact.port.number if fact.port else None)
         data = SmsObserved(
             gateway=self._gateway,
@@ -297,6 +344,11 @@ class _Push:
         stamp = f"{fact.at:.0f}" if fact.at is not None else "-"
         event_id = f"observed/{self._gateway}/{port or '-'}/{fact.tid or '-'}/{stamp}/{fact.recipient}"
         self._publish(tx, data, event_id, port)
+
+    def _note_foreign(self, tx: Transaction, port: Port | None) -> None:
+        """Somebody else sends from this port: its counters say nothing about ours."""
+        if port is not None:
+            tx.note_foreign(self._gateway, port.number, self.now)
 
     def _settle(self, done: Absorbed, sms: Sms, outcome: outcomes.Outcome | None) -> None:
         if outcome is None:
@@ -316,24 +368,10 @@ class _Push:
         first = matching.received_key(sim, sms, 0)
         key = matching.received_key(sim, sms, ordinals[first])
         ordinals[first] += 1
-        content = matching.content_hash(sms.text)
-        known = tx.same_content(content=content, sender=sms.sender, sim=sim)
-        verdict = matching.judge_received(key, sms, known)
-        if verdict == "repeat":
-            done.repeats += 1
+        at = matching.moment_of(sms)
+        told = self._note(tx, done, key, sms.via, at, sim, port, sms.sender, matching.content_hash(sms.text), body_hash)
+        if told is None:
             return
-        told = next((other.told for other in known if other.key == key), 0)
-        tx.note_received(
-            key,
-            self.now,
-            gateway=self._gateway,
-            body=body_hash,
-            via=sms.via,
-            sim=sim,
-            sender=sms.sender,
-            content=content,
-            device_at=matching.moment_of(sms),
-        )
         data = SmsReceived(
             gateway=self._gateway,
             port=port,
@@ -344,62 +382,99 @@ class _Push:
             text=sms.text,
             smsc=sms.smsc or None,
             scts=sms.scts or None,
-            received_at=moment(matching.moment_of(sms)),
+            received_at=moment(at),
             via=sms.via,
-            possible_repeat=True if verdict == "possible_repeat" else None,
+            possible_repeat=True if told > 1 and self._inbox is None else None,
         )
-        self._publish(tx, data, f"{key}~{told}" if verdict == "possible_repeat" else key, port, subject=sms.sender)
+        self._publish(tx, data, key if told == 1 else f"{key}~{told - 1}", port, subject=sms.sender)
         done.received.append(data)
+
+    def _note(
+        self, tx: Transaction, done: Absorbed, key: str, via: str, at: float | None, sim: str, port: int | None,
+        sender: str, content: bytes, body_hash: bytes,
+    ) -> int | None:  # fmt: skip
+        """Remember what came in; how often this key has been told with this time, None where it is a repeat."""
+        channel = via if self._inbox is None else f"inbox/{self._inbox}"
+        known = tx.same_content(content=content, sender=sender, sim=sim, gateway=self._gateway, port=port)
+        repeat = matching.known_as(key, at, channel, known)
+        one = repeat or next((one for one in known if one.key == key), KnownSms(key, 0, {}, at))
+        tx.note_received(
+            one.key,
+            self.now,
+            told=one.told + (repeat is None),
+            seen={**one.seen, channel: one.seen.get(channel, 0) + 1},
+            gateway=self._gateway,
+            port=port,
+            body=body_hash,
+            sim=sim,
+            sender=sender,
+            content=content,
+            device_at=at,
+        )
+        if repeat is not None:
+            done.repeats += 1
+            return None
+        return one.told + 1
 
     def _delivery_report(self, tx: Transaction, done: Absorbed, report: DeliveryReport, body_hash: bytes) -> None:
         port, sim = self._place(report.port.number if report.port else None)
         sim = sim or f"{self._gateway}/{report.port or '-'}"
-        tail = matching.digits(report.recipient)[-matching.TAIL :]
-        unreported = tx.sent_to(tail, sim, self.now - REPORT_WINDOW_S)
-        waiting = [self._latest.get(one.key, one) for one in unreported]
-        sms, candidates = matching.match_report(report.recipient, waiting)
         key = f"report/{sim}/{report.recipient}/{report.code}/{report.stamp or report.at}"
-        self._note_report(tx, key, report, sim, body_hash)
-        if sms is not None:
-            outcome = outcomes.delivery_reported(sms, report.code, report.at, self.now)
-            self._settle(done, sms, outcome)
-            tx.note_report(sms, -1 if report.code is None else report.code)
+        content = f"report {report.code}".encode()
+        told = self._note(tx, done, key, "push", report.at, sim, port, report.recipient, content, body_hash)
+        if told is not None:
+            event_id = key if told == 1 else f"{key}~{told - 1}"
+            self._match(
+                tx, done, Orphan(0, self._gateway, port, sim, report.recipient, report.code, report.at, event_id)
+            )
+
+    def absorb_orphan(self, tx: Transaction, orphan: Orphan) -> Absorbed:
+        """Look again at a delivery report that waits."""
+        done = Absorbed()
+        self._match(tx, done, orphan)
+        tx.settle(self._settled, self.now)
+        return done
+
+    def _match(self, tx: Transaction, done: Absorbed, report: Orphan) -> None:
+        """Match a delivery report, let it wait for an SMS in doubt, or tell that it fits none or several."""
+        tail = matching.digits(report.recipient)[-matching.TAIL :]
+        unreported = tx.sent_to(tail, report.sim, self.now - REPORT_WINDOW_S)
+        candidates = [self._latest.get(one.key, one) for one in unreported]
+        match = matching.match_report(report.recipient, report.device_at, candidates)
+        if match.wait and (report.n or tx.count_orphans() < MOST_ORPHANS):
+            if not report.n:
+                tx.hold_orphan(report, self.now)
+            return
+        if report.n:
+            tx.drop_orphan(report.n)
+        if match.sms is not None:
+            self._settle(
+                done, match.sms, outcomes.delivery_reported(match.sms, report.code, report.device_at, self.now)
+            )
+            tx.note_report(match.sms, -1 if report.code is None else report.code)
             return
         done.unmatched += 1
         data = SmsReportUnmatched(
             gateway=self._gateway,
-            port=port,
-            sim=sim,
+            port=report.port,
+            sim=report.sim,
             recipient=report.recipient,
             code=report.code,
-            reported_at=moment(report.at),
-            candidates=[str(one.key) for one in candidates],
+            reported_at=moment(report.device_at),
+            candidates=[str(one.key) for one in match.candidates],
         )
-        self._publish(tx, data, key, port)
-
-    def _note_report(self, tx: Transaction, key: str, report: DeliveryReport, sim: str, body_hash: bytes) -> None:
-        """Remember it, so that the same body again is a repeat."""
-        tx.note_received(
-            key,
-            self.now,
-            gateway=self._gateway,
-            body=body_hash,
-            via="report",
-            sim=sim,
-            sender=report.recipient,
-            content=b"",
-            device_at=report.at,
-        )
+        self._publish(tx, data, report.event_id, report.port)
 
     # --- about ports and gateways -----------------------------------------------------------------------------------
 
-    def _device_status(self, tx: Transaction, status: DeviceStatus) -> None:
+    def _device_status(self, tx: Transaction, done: Absorbed, status: DeviceStatus) -> None:
         previous: int | None = None
         if status.seq is not None:
             self._boot, previous = tx.boot_of(self._gateway, status.seq)
         if previous is not None and status.seq is not None:
             restarted = GatewayRestarted(gateway=self._gateway, seq=status.seq, previous_seq=previous)
             self._publish(tx, restarted, f"{self._gateway}/{self._boot}/restarted", None)
+            self._doubt_all(tx, done)
         for port in status.ports:
             self._port_changed(tx, port)
         data = GatewayStatus(
@@ -410,6 +485,14 @@ class _Push:
             ports=[_port_data(self._gateway, port, self._sim(port)) for port in status.ports],
         )
         self._publish(tx, data, f"{self._gateway}/{self._boot}/{self._number(status.seq)}/status", None)
+
+    def _doubt_all(self, tx: Transaction, done: Absorbed) -> None:
+        """The device began anew and has forgotten its tasks: their reports may never come, their places are free."""
+        for found in tx.open_at(self._gateway):
+            sms = self._latest.get(found.key, found)
+            if sms.state is State.SUBMITTED and sms.reason is None:
+                terms = self._known.terms_of(sms.route)
+                self._settle(done, sms, outcomes.doubted(sms, outcomes.REPORT_LOST, self.now, terms))
 
     def _port_changed(self, tx: Transaction, status: PortStatus) -> None:
         change = self._port_changes.get(status.port.number)

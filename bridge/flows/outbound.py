@@ -34,6 +34,7 @@ from bridge.metrics import Metrics
 from bridge.models import (
     H_ATTEMPT,
     H_DETAIL,
+    H_DUPLICATE,
     H_EXPIRES_AT,
     H_PARENT,
     H_REASON,
@@ -45,6 +46,7 @@ from bridge.models import (
     Key,
     Publication,
     Request,
+    SendRequest,
     Sms,
     SmsRejected,
     State,
@@ -147,6 +149,7 @@ class Outbound:
                 timeout_s=policy.timeout_s,
                 report_margin_s=settings.timing.report_margin_s,
                 doubt_s=settings.timing.doubt_s,
+                resend=policy.on_doubt == "resend",
             )
             for name in [None, *(r.name for r in settings.routes)]
             for policy in [settings.policy_of(name)]
@@ -336,6 +339,7 @@ class Outbound:
         headers = {
             H_ATTEMPT: request.attempt if request.attempt > 1 else None,
             H_TRIED: to_json(request.tried) if request.tried else None,
+            H_DUPLICATE: request.possible_duplicate or None,
             H_PARENT: request.parent,
             H_TRACEPARENT: request.traceparent,
             H_EXPIRES_AT: request.expires_at,
@@ -458,7 +462,7 @@ class Outbound:
         self, gateway: str, begun: Sequence[tuple[Sms, Assignment]], started: float
     ) -> Mapping[int, codes.Verdict]:
         """The POST, and the verdict of each task id; every way to lose the answer has one."""
-        tasks = [self._task_of(sms, a) for sms, a in begun]
+        tasks = [self._task_of(sms, a.waiting.request.body) for sms, a in begun]
         tids = [task.tid for task in tasks]
         timing = self._settings.timing
 
@@ -483,20 +487,29 @@ class Outbound:
             log.warning("gateway.post_failed", gateway=gateway, outcome=outcome, tasks=len(tasks))
         return verdicts
 
-    def _task_of(self, sms: Sms, assignment: Assignment) -> SmsTask:
-        request = assignment.waiting.request
+    async def resubmit(self, gateway: str, rows: Sequence[Sms]) -> Mapping[int, codes.Verdict]:
+        """Hand the same tasks over once more, under the same ids, and no verdict but the device's is drawn from it.
+
+        Only for gateways that are known to refuse finished ids (``resubmit_within_s``). Raises as ``Gateway.submit``.
+        """
+        asked = [(sms, read_send_request(sms.asked["body"].encode())) for sms in rows]
+        answer = await self._submit[gateway]([self._task_of(sms, body) for sms, body in asked], lambda: True)
+        return codes.of_answer(answer, [sms.tid or 0 for sms in rows])
+
+    def _task_of(self, sms: Sms, body: SendRequest) -> SmsTask:
         entry = self._settings.gateway(sms.gateway or "")
         assert sms.tid is not None
+        assert sms.port is not None
         return SmsTask(
             tid=sms.tid,
-            port=Port(assignment.port, assignment.slot or 0),
-            to=request.to,
-            text=request.body.text,
-            coding=1 if request.encoding == "ucs2" else 2,
-            flash=request.body.flash,
-            smsc=request.body.smsc,
-            timeout_s=request.body.timeout_s or self._settings.policy_of(request.route).timeout_s,
-            delivery_report=request.body.delivery_report,
+            port=Port(sms.port, sms.slot or 0),
+            to=sms.recipient,
+            text=body.text,
+            coding=1 if sms.encoding == "ucs2" else 2,
+            flash=body.flash,
+            smsc=body.smsc,
+            timeout_s=body.timeout_s or self._settings.policy_of(sms.route).timeout_s,
+            delivery_report=body.delivery_report,
             report_count=entry.task_report_count,
             report_period_s=entry.task_report_period_s,
         )

@@ -1,27 +1,26 @@
-"""The patrol: asks when nobody tells (design 2.1, 3.3).
+"""The patrol: keeps everything moving when nobody tells (design 2.1).
 
-It takes over what an earlier life left open, asks each gateway for its snapshot and subscribes to its pushes, settles
-doubts by evidence, reaps every deadline, and prunes what is old. Evidence only: a lost answer is never sent again.
+It takes over what an earlier life left open, asks each gateway for its snapshot and subscribes to its pushes, reaps
+every deadline, and prunes what is old. What is in doubt is the inquiry's business.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
 
 from bridge import logs
-from bridge.ejoin.facts import DeviceStatus, ListedTask
-from bridge.ejoin.ports import Port
+from bridge.ejoin.facts import DeviceStatus
 from bridge.errors import BridgeError, LedgerUnavailable
 from bridge.flows.changes import Changes
 from bridge.metrics import Metrics
 from bridge.models import Clock, GatewayDown, GatewayUp, Sms, State, publication_of, stamp
-from bridge.rules import matching, outcomes
+from bridge.rules import outcomes
 from bridge.settings import KEY_HORIZON_S, Settings
 from bridge.store.ledger import Ledger, Transaction
 
@@ -29,7 +28,9 @@ log = structlog.get_logger()
 
 REAP_EVERY_S = 0.5
 REAP_AT_ONCE = 500
-ASK_EVERY_S = 15.0
+STEP_S = 1.0
+"""A clock that is off by more than this from one look to the next was set."""
+
 SUBSCRIBE_PERIOD_S = 60
 """The shortest period that the API takes (device API 2.9); also how often a silent gateway is asked."""
 
@@ -42,11 +43,11 @@ PRUNE_AT_ONCE = 500
 class Device(Protocol):
     """What the patrol asks of a gateway's client."""
 
-    async def tasks(self, port: Port) -> tuple[ListedTask, ...]:
-        """The tasks that wait on a port. Raises GatewayNotReached, GatewaySilent, GatewayGarbled."""
-
     async def status(self, *, callback_url: str | None, period_s: int) -> DeviceStatus:
-        """The whole box now; with a URL it also subscribes to the pushes. Raises as ``tasks``."""
+        """The whole box now; with a URL it also subscribes to the pushes.
+
+        Raises GatewayNotReached, GatewaySilent, GatewayGarbled.
+        """
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ class Patrol:
         self._wake_relay = wake_relay
         self._wake_planner = wake_planner
         self._liveness = {name: Liveness() for name in devices}
-        self._ask_at = float("-inf")
+        self._offset_s = clock.wall() - clock.mono()
         self._snapshots = {name: asyncio.Event() for name in devices}
 
     # --- start ------------------------------------------------------------------------------------------------------
@@ -97,6 +98,7 @@ class Patrol:
         now = self._clock.wall()
 
         def take(tx: Transaction) -> tuple[list[tuple[Sms, outcomes.Outcome]], list[Sms]]:
+            tx.deny_future(now)
             held = tx.open_sms()
             pairs = [
                 (sms, outcome)
@@ -185,14 +187,14 @@ class Patrol:
         log.info(data.kind, gateway=gateway, **({"version": version} if up else {"reason": reason}))
         self._wake_relay()
 
-    # --- doubts and deadlines ----------------------------------------------------------------------------------------
+    # --- deadlines ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Ask about doubts and reap deadlines until cancelled."""
+        """Reap deadlines until cancelled."""
         prune_at = self._clock.mono() + PRUNE_EVERY_S
         while True:
             try:
-                await self._ask_about_doubts()
+                await self._watch_clock()
                 await self._reap()
                 if self._clock.mono() >= prune_at:
                     await self._prune()
@@ -201,80 +203,29 @@ class Patrol:
                 log.error("ledger.unavailable", error=str(error))
             await asyncio.sleep(REAP_EVERY_S)
 
-    async def _ask_about_doubts(self) -> None:
-        """Evidence (2): the task list of the port shows the task with its recipient (absence proves nothing)."""
-        mono = self._clock.mono()
-        if mono < self._ask_at:
-            return
-        self._ask_at = mono + min(ASK_EVERY_S, self._settings.timing.doubt_s / 4)
-        doubtful: dict[str, list[Sms]] = {name: [] for name in self._devices}
-        for sms in await self._ledger.write(Transaction.open_sms):
-            if sms.state is State.IN_DOUBT and sms.gateway in doubtful:
-                doubtful[sms.gateway].append(sms)
-        for gateway, rows in doubtful.items():
-            self._metrics.in_doubt.labels(gateway).set(len(rows))
-        if listed := await self._listed_by_all(doubtful):
-            await self._settle(listed, outcomes.listed)
-
-    async def _listed_by_all(self, by_gateway: Mapping[str, list[Sms]]) -> list[Sms]:
-        """Those that their gateways' task lists show; all gateways are asked at once, a silent one delays no other."""
-        found = await asyncio.gather(*(self._listed(gateway, rows) for gateway, rows in by_gateway.items() if rows))
-        return [sms for part in found for sms in part]
-
-    async def _listed(self, gateway: str, rows: Iterable[Sms]) -> list[Sms]:
-        """Those of ``rows`` that the gateway's task lists show."""
-        by_port: dict[int, list[Sms]] = defaultdict(list)
-        for sms in rows:
-            by_port[sms.port or 0].append(sms)
-        found: list[Sms] = []
-        device = self._devices.get(gateway)
-        if device is None:
-            return found
-        for port, there in by_port.items():
-            try:
-                tasks = await device.tasks(Port(port))
-            except BridgeError as error:
-                log.debug("patrol.not_answered", gateway=gateway, port=port, error=str(error))
-                break
-            shown = {task.tid: task.to for task in tasks}
-            found += [s for s in there if s.tid in shown and matching.same_number(shown[s.tid], s.recipient)]
-        return found
+    async def _watch_clock(self) -> None:
+        """Where somebody sets the machine's clock, deadlines go with it: none comes early, none stays away."""
+        now = self._clock.wall()
+        offset_s = now - self._clock.mono()
+        by = offset_s - self._offset_s
+        if abs(by) > STEP_S:
+            await self._ledger.write(lambda tx: tx.move_clock(by, now))
+            log.warning("clock.set", by_s=round(by, 3))
+        self._offset_s = offset_s
 
     async def _reap(self) -> None:
-        """Whose deadline has passed: in doubt, asked once more, unknown; a copy that never came back: expired."""
+        """Whose deadline has passed: in doubt from now on; a copy that never came back: expired."""
         now = self._clock.wall()
         overdue = await self._ledger.write(lambda tx: tx.overdue(now, REAP_AT_ONCE))
         if not overdue:
             return
-        by_gateway: dict[str, list[Sms]] = defaultdict(list)
-        for sms in overdue:
-            if sms.state.open and sms.reason is not None and sms.gateway:
-                by_gateway[sms.gateway].append(sms)
-        in_list = {sms.key for sms in await self._listed_by_all(by_gateway)}
         held = [sms for sms in overdue if sms.state.open]
-        await self._settle(
-            held, lambda sms, now: outcomes.given_up(sms, now, self._terms_of(sms.route), in_list=sms.key in in_list)
-        )
+
+        def reap(tx: Transaction) -> list[tuple[Sms, outcomes.Outcome]]:
+            return tx.decide(held, lambda sms, now: outcomes.overdue(sms, now, self._terms_of(sms.route)), now)
+
+        self._changes.note(await self._ledger.write(reap), now)
         await self._expire([sms for sms in overdue if sms.state is State.HANDED_BACK])
-
-    async def _settle(self, rows: list[Sms], decide: Callable[[Sms, float], outcomes.Outcome | None]) -> None:
-        """Decide on the rows as they are by now, in one transaction."""
-        now = self._clock.wall()
-
-        def settle(tx: Transaction) -> list[tuple[Sms, outcomes.Outcome]]:
-            pairs: list[tuple[Sms, outcomes.Outcome]] = []
-            for seen in rows:
-                row = tx.sms(seen.app_id, seen.id)
-                if row is None or row.attempt != seen.attempt or row.state is not seen.state:
-                    continue
-                outcome = decide(row, now)
-                if outcome is not None:
-                    pairs.append((row, outcome))
-            tx.settle([outcome for _, outcome in pairs], now)
-            return pairs
-
-        self._changes.note(await self._ledger.write(settle), now)
-        self._wake_relay()
 
     async def _expire(self, rows: list[Sms]) -> None:
         """A handed-back SMS whose copy did not come back: ended through the gate, as its next attempt would be."""
@@ -313,7 +264,7 @@ class Patrol:
                 now,
                 full_rows_s=min(full_rows_s, horizon_s),
                 horizon_s=horizon_s,
-                received_s=max(full_rows_s, self._settings.timing.repeat_window_s),
+                received_s=self._settings.remembered_s,
                 limit=PRUNE_AT_ONCE,
             )
         )

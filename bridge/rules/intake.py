@@ -18,6 +18,7 @@ from bridge.errors import RequestInvalid
 from bridge.models import (
     CHILD_ID_PATTERN,
     H_ATTEMPT,
+    H_DUPLICATE,
     H_EXPIRES_AT,
     H_PARENT,
     H_TRACEPARENT,
@@ -114,6 +115,7 @@ def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expans
         reply_to=delivery.reply_to,
         traceparent=_text(delivery.headers, H_TRACEPARENT),
         parent=_text(delivery.headers, H_PARENT),
+        possible_duplicate=delivery.headers.get(H_DUPLICATE) is True,
     )
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
 
 from bridge.ejoin.facts import ReceivedSms
-from bridge.models import Sms
+from bridge.models import Sms, State
 
 SAME_SMS_S = 2.0
 """Device times of one incoming SMS told by two channels differ by no more (design 3.2)."""
@@ -53,27 +55,38 @@ def received_key(sim: str, sms: ReceivedSms, ordinal: int) -> str:
 
 
 class Known(Protocol):
-    """What is remembered of an incoming SMS with the same card, sender and text."""
+    """What is remembered of an incoming SMS with the same place, sender and text."""
 
     @property
     def key(self) -> str:
         """Its dedupe key."""
 
     @property
-    def via(self) -> str:
-        """The channel that told it first."""
+    def told(self) -> int:
+        """How often it was told."""
+
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """How often each channel has brought it."""
 
     @property
     def device_at(self) -> float | None:
         """By the device's clock."""
 
 
-def judge_received(key: str, sms: ReceivedSms, known: Sequence[Known]) -> Literal["new", "repeat", "possible_repeat"]:
-    """Whether an incoming SMS is to be told: a repeat is not, a possible one is, and says so."""
-    for other in known:
-        if other.via != sms.via and (other.key == key or _same_moment(other.device_at, moment_of(sms))):
-            return "repeat"
-    return "possible_repeat" if any(other.key == key for other in known) else "new"
+Heard = TypeVar("Heard", bound=Known)
+
+
+def known_as(key: str, at: float | None, channel: str, known: Sequence[Heard]) -> Heard | None:
+    """The told one that this is a repeat of; None: it is to be told.
+
+    Each channel (push, text forward, the inbox since one start of the device) may bring every told SMS once: what it
+    brings beyond that is another SMS, however alike. By another channel the key may differ (no network stamp there),
+    so the device's times decide.
+    """
+    alike = [one for one in known if one.key == key]
+    alike += [one for one in known if one.key != key and _same_moment(one.device_at, at)]
+    return next((one for one in alike if one.seen.get(channel, 0) < one.told), None)
 
 
 def moment_of(sms: ReceivedSms) -> float | None:
@@ -85,10 +98,37 @@ def _same_moment(one: float | None, other: float | None) -> bool:
     return one is not None and other is not None and abs(one - other) <= SAME_SMS_S
 
 
-def match_report(recipient: str, candidates: Sequence[Sms]) -> tuple[Sms | None, list[Sms]]:
-    """The one SMS that a delivery report is about, else None with all those that it could be about.
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a delivery report is about: exactly one SMS, or all those that it could be about.
 
-    ``candidates`` are SMS of that SIM with the same last digits, unreported, inside the time window.
+    ``wait``: one of these is in doubt still, so that nothing can be said before it is settled.
     """
-    fitting = [sms for sms in candidates if sms.asked.get("dr") and same_number(sms.recipient, recipient)]
-    return (fitting[0], fitting) if len(fitting) == 1 else (None, fitting)
+
+    sms: Sms | None
+    candidates: tuple[Sms, ...] = ()
+    wait: bool = False
+
+
+def match_report(recipient: str, at: float | None, candidates: Sequence[Sms]) -> Match:
+    """Whose delivery report this is (device API 4.1: it names neither task nor SMS).
+
+    ``candidates`` are SMS of that SIM to a number with the same last digits, begun inside the time window and without
+    a report so far. One fits where it asked for a report, its number is the report's, and the device did not send it
+    after the report (``at``, both by the device's clock). Exactly one that fits and is on its way or sent: that one.
+    """
+    fitting = tuple(
+        sms
+        for sms in candidates
+        if sms.asked.get("dr") and same_number(sms.recipient, recipient) and not _sent_after(sms, at)
+    )
+    if any(sms.state in {State.SUBMITTING, State.IN_DOUBT} for sms in fitting):
+        return Match(None, fitting, wait=True)
+    return Match(fitting[0] if len(fitting) == 1 else None, fitting)
+
+
+def _sent_after(sms: Sms, at: float | None) -> bool:
+    sent_at = sms.detail.get("sent_at")
+    if at is None or not isinstance(sent_at, str):
+        return False
+    return datetime.fromisoformat(sent_at).timestamp() > at + SAME_SMS_S

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from bridge.ejoin import codes
 from bridge.ejoin.facts import FailedRow, SentRow, SmsReport
 from bridge.models import (
     H_ATTEMPT,
+    H_DUPLICATE,
     H_EXPIRES_AT,
     H_PARENT,
     H_TRACEPARENT,
@@ -37,23 +38,33 @@ LATE_COPY_S = 3_600.0
 ANSWER_LOST, REPORT_LOST, RESTART = "answer_lost", "report_lost", "restart"
 
 
+STATISTICS = "statistics"
+"""The evidence of an SMS whose report never came: its SIM's own counters."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The row as it shall be, what to publish, and the attempt that ended (to be kept for late reports)."""
+    """The row as it shall be, what to publish, and the attempt that ended (to be kept for late reports).
+
+    ``counted`` is what the SIM's account is to note (see ``evidence``): a result as the device counted it, or
+    ``lost`` where the attempt leaves our books without one.
+    """
 
     sms: Sms
     publications: tuple[Publication, ...] = ()
     past: Sms | None = None
+    counted: Literal["ok", "failed", "lost"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The numbers that decide deadlines and retries (design 2.2)."""
+    """The numbers that decide deadlines and retries (design 2.2); ``resend`` is the route's ``on_doubt: resend``."""
 
     max_attempts: int
     timeout_s: float
     report_margin_s: float
     doubt_s: float
+    resend: bool = False
 
 
 def answered(
@@ -89,25 +100,25 @@ def hand_back(sms: Sms, verdict: codes.HandBack, now: float, terms: Terms, *, el
         return _failed(
             replace(sms, tried=tried), now, reason="no_sim_left", code=verdict.code, text=verdict.text, certain=True
         )
-    ended = replace(sms, code=verdict.code, reason=verdict.text)
-    back = replace(
-        sms,
-        state=State.HANDED_BACK,
-        state_at=now,
-        deadline_at=(sms.expires_at or now) + LATE_COPY_S,
-        tried=tried,
-        code=None,
-        reason=None,
-    )
-    return Outcome(back, (again(back, later=verdict.where == "later"),), ended)
+    return _back(replace(sms, tried=tried), now, code=verdict.code, text=verdict.text, later=verdict.where == "later")
 
 
-def again(sms: Sms, *, later: bool) -> Publication:
-    """The request of a handed-back SMS, word for word, numbered as its next attempt."""
+def _back(sms: Sms, now: float, *, code: int | None, text: str, later: bool = False, resent: bool = False) -> Outcome:
+    ended = replace(sms, code=code, reason=text)
+    deadline_at = (sms.expires_at or now) + LATE_COPY_S
+    back = replace(sms, state=State.HANDED_BACK, state_at=now, deadline_at=deadline_at, code=None, reason=None)
+    return Outcome(back, (again(back, later=later, resent=resent),), ended, counted="lost" if resent else None)
+
+
+def again(sms: Sms, *, later: bool, resent: bool = False) -> Publication:
+    """The request of a handed-back SMS, word for word, numbered as its next attempt; ``resent`` marks what may be on
+    air already.
+    """
     asked = sms.asked
     headers: dict[str, Any] = {H_ATTEMPT: sms.attempt + 1, H_EXPIRES_AT: sms.expires_at}
     optional: Mapping[str, Any] = {
         H_TRIED: json.dumps(sms.tried) if sms.tried else None,
+        H_DUPLICATE: True if resent or asked.get("pd") else None,
         H_PARENT: sms.parent,
         H_TRACEPARENT: asked.get("tp"),
     }
@@ -147,47 +158,59 @@ def row_of_past(report: SmsReport, recipient: str) -> SentRow | None:
     return next((row for row in report.sent_rows if same_number(row.number, recipient)), None)
 
 
-def sent_as(sms: Sms, now: float, *, at: float | None, possible_duplicate: bool = False) -> Outcome | None:
+def sent_as(
+    sms: Sms, now: float, *, at: float | None, possible_duplicate: bool = False, evidence: str | None = None
+) -> Outcome | None:
     """The network took it. None where that was told, or where the SMS ended otherwise for certain."""
-    detail: dict[str, Any] = {"sent_at": stamp(at), "possible_duplicate": possible_duplicate or None}
+    detail = {"sent_at": stamp(at), "possible_duplicate": possible_duplicate or None, "evidence": evidence}
     if sms.state.final:
         if not _correctable(sms):
             return None
         detail["corrects"] = sms.event_id
     changes = {"state": State.SENT, "deadline_at": None, "code": 0, "reason": None, "certain": True}
-    return _told(sms, "sms.sent", now, detail, **changes)
+    return replace(_told(sms, "sms.sent", now, detail, **changes), counted="ok" if _awaited(sms) else None)
 
 
 def _failure_reported(sms: Sms, row: FailedRow, now: float, terms: Terms, *, elsewhere: bool) -> Outcome | None:
     """A later segment that the network refused says nothing about the first: of a long text only 2 and 5 are proven."""
     verdict = codes.of_failure(row)
     proven = isinstance(verdict, codes.HandBack) and (sms.segments <= 1 or row.code in {2, 5})
+    told: dict[str, Any] = {
+        "code": row.code,
+        "text": row.text,
+        "certain": proven,
+        "operator_code": row.operator_code,
+        "operator_text": row.operator_text or None,
+    }
     if sms.state is State.UNKNOWN:
-        return _failed(
-            sms,
-            now,
-            reason="not_sent" if proven else "not_sure",
-            code=row.code,
-            text=row.text,
-            certain=proven,
-            operator_code=row.operator_code,
-            operator_text=row.operator_text or None,
-            corrects=sms.event_id,
-        )
+        reason = "not_sent" if proven else "not_sure"
+        outcome = _failed(sms, now, reason=reason, **told, corrects=sms.event_id)
+    elif not sms.state.open:
+        return None
+    elif proven and elsewhere and len(sms.tried) + 1 < terms.max_attempts and isinstance(verdict, codes.HandBack):
+        outcome = hand_back(sms, verdict, now, terms, elsewhere=True)
+    elif proven:
+        tried = (*sms.tried, sms.sim) if sms.sim else sms.tried
+        outcome = _failed(replace(sms, tried=tried), now, reason="no_sim_left", **told)
+    else:
+        outcome = _resent(sms, now, terms, row.code, row.text) or _failed(sms, now, reason="not_sure", **told)
+    return replace(outcome, counted="failed")
+
+
+def counted(sms: Sms, fate: Literal["sent", "failed"], now: float, terms: Terms) -> Outcome | None:
+    """The SIM's own counters say how it ended, though no report came (evidence 3); why it failed they do not say."""
+    if fate == "sent":
+        return sent_as(sms, now, at=None, evidence=STATISTICS)
     if not sms.state.open:
         return None
-    if proven and elsewhere and len(sms.tried) + 1 < terms.max_attempts and isinstance(verdict, codes.HandBack):
-        return hand_back(sms, verdict, now, terms, elsewhere=True)
-    return _failed(
-        replace(sms, tried=(*sms.tried, sms.sim)) if proven and sms.sim else sms,
-        now,
-        reason="no_sim_left" if proven else "not_sure",
-        code=row.code,
-        text=row.text,
-        certain=proven,
-        operator_code=row.operator_code,
-        operator_text=row.operator_text or None,
-    )
+    text = "the device counted a failure, its report was lost"
+    failed = _failed(sms, now, reason="not_sure", code=None, text=text, certain=False, evidence=STATISTICS)
+    return replace(_resent(sms, now, terms, None, text) or failed, counted="failed")
+
+
+def absent(sms: Sms, now: float) -> Outcome | None:
+    """The SIM's own counters prove that it never reached the device (evidence 3): it may be handed over anew."""
+    return _back(sms, now, code=None, text="it never reached the device") if sms.state is State.IN_DOUBT else None
 
 
 def doubted(sms: Sms, reason: str, now: float, terms: Terms) -> Outcome | None:
@@ -206,17 +229,22 @@ def listed(sms: Sms, now: float) -> Outcome | None:
     return _told(sms, "sms.submitted", now, state=State.SUBMITTED)
 
 
+def overdue(sms: Sms, now: float, terms: Terms) -> Outcome | None:
+    """The answer or the report did not come in time: in doubt from now on."""
+    return doubted(sms, REPORT_LOST if sms.state is State.SUBMITTED else ANSWER_LOST, now, terms)
+
+
 def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | None:
-    """A deadline has passed.
+    """The deadline of a doubt has passed, and no evidence settles it.
 
     ``in_list`` says that the device's task list still shows it: asked again every minute while there is any sense.
     """
-    if not sms.state.open:
+    if not sms.state.open or sms.reason is None:
         return None
-    if sms.reason is None or sms.state is State.SUBMITTING:
-        return doubted(sms, REPORT_LOST if sms.state is State.SUBMITTED else ANSWER_LOST, now, terms)
     if in_list and now < (sms.expires_at or now) + terms.doubt_s:
         return Outcome(replace(sms, deadline_at=now + 60.0))
+    if resent := _resent(sms, now, terms, None, f"in doubt: {sms.reason}"):
+        return resent
     return _told(sms, "sms.unknown", now, {"reason": sms.reason}, state=State.UNKNOWN, deadline_at=None)
 
 
@@ -228,6 +256,18 @@ def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) 
     kind = "sms.delivered" if code == 0 else "sms.undelivered"
     told, event = tell(sms, kind, now, **_some({"code": code, "reported_at": stamp(at)}))
     return Outcome(told, (*before, event))
+
+
+def _resent(sms: Sms, now: float, terms: Terms, code: int | None, text: str) -> Outcome | None:
+    """What may be on air is sent again where its route wants that (``on_doubt: resend``), marked as such."""
+    if not terms.resend or sms.attempt >= terms.max_attempts or now >= (sms.expires_at or now):
+        return None
+    return _back(sms, now, code=code, text=text, resent=True)
+
+
+def _awaited(sms: Sms) -> bool:
+    """Whether the device's word about it is still missing in its SIM's account."""
+    return sms.state.open or sms.state is State.UNKNOWN
 
 
 def _correctable(sms: Sms) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import random
 import shutil
@@ -54,6 +55,13 @@ class Outcome(Protocol):
     def past(self) -> Sms | None:
         """The row as it was, where its attempt ended without ending the SMS."""
 
+    @property
+    def counted(self) -> Literal["ok", "failed", "lost"] | None:
+        """What the SIM's account is to note."""
+
+
+Settled = TypeVar("Settled", bound=Outcome)
+
 
 @dataclass(frozen=True, slots=True)
 class PastAttempt:
@@ -70,13 +78,38 @@ class PastAttempt:
 
 @dataclass(frozen=True, slots=True)
 class KnownSms:
-    """An incoming SMS with the same card, sender and text that was told before."""
+    """An incoming SMS (or a delivery report) with the same place, sender and text that was told before."""
 
     key: str
     told: int
-    via: str
+    seen: Mapping[str, int]
     device_at: float | None
-    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the counters of the SIM in a port must show, for SMS begun from ``since`` on (see rules.evidence)."""
+
+    sim: str
+    ssrc: str
+    ok: int
+    failed: int
+    since: float
+    foreign_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A delivery report that may be about an SMS in doubt: held until that is settled."""
+
+    n: int
+    gateway: str
+    port: int | None
+    sim: str
+    recipient: str
+    code: int | None
+    device_at: float | None
+    event_id: str
 
 
 class Transaction:
@@ -109,12 +142,24 @@ class Transaction:
         """All that a device may still hold: submitting, in doubt, submitted."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OPEN)]
 
+    def open_at(self, gateway: str) -> list[Sms]:
+        """All that this gateway may still hold."""
+        return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OPEN_AT, (gateway,))]
+
+    def unknown_at(self, gateway: str, since: float) -> list[Sms]:
+        """Those of this gateway that were given up since then."""
+        return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_UNKNOWN_SINCE, (gateway, since))]
+
+    def doubts(self) -> dict[str, tuple[int, float]]:
+        """Per gateway how many SMS are in doubt, and the earliest deadline among them."""
+        return {gateway: (count, deadline_at) for gateway, count, deadline_at in self._raw.execute(sql.DOUBTS)}
+
     def overdue(self, now: float, limit: int) -> list[Sms]:
-        """Those whose deadline has passed, the most overdue first."""
+        """Those that are not in doubt and whose deadline has passed, the most overdue first."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OVERDUE, (now, limit))]
 
     def sent_to(self, recipient_tail: str, sim: str, since: float) -> list[Sms]:
-        """With this SIM, to a number with these last 7 digits, oldest first, without a delivery report so far."""
+        """Begun with this SIM, to a number with these last 7 digits, oldest first, without a delivery report so far."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_SENT_TO, (recipient_tail, sim, since))]
 
     def note_report(self, sms: Sms, code: int) -> None:
@@ -136,7 +181,26 @@ class Transaction:
                 for p in past
             ],
         )
+        for outcome in outcomes:
+            if outcome.counted is not None:
+                of = outcome.sms
+                self._raw.execute(sql.COUNT_RESULT[outcome.counted], (of.gateway, of.port, of.begun_at))
         self.publish([publication for outcome in outcomes for publication in outcome.publications], now)
+
+    def decide(
+        self, rows: Iterable[Sms], decide: Callable[[Sms, float], Settled | None], now: float
+    ) -> list[tuple[Sms, Settled]]:
+        """Settle what ``decide`` makes of the rows as they are by now; those that have moved on are passed over."""
+        pairs: list[tuple[Sms, Settled]] = []
+        for seen in rows:
+            row = self.sms(seen.app_id, seen.id)
+            if row is None or row.attempt != seen.attempt or row.state is not seen.state:
+                continue
+            outcome = decide(row, now)
+            if outcome is not None:
+                pairs.append((row, outcome))
+        self.settle([outcome for _, outcome in pairs], now)
+        return pairs
 
     # --- the gate (design 2.1) --------------------------------------------------------------------------------------
 
@@ -234,16 +298,78 @@ class Transaction:
         """Whether the very same body came from this gateway since then."""
         return self._raw.execute(sql.IS_BODY_KNOWN, (gateway, body_hash, since)).fetchone() is not None
 
-    def same_content(self, *, content: bytes, sender: str, sim: str) -> list[KnownSms]:
-        """What was told with this card, sender and text."""
-        return [KnownSms(*row) for row in self._raw.execute(sql.SAME_CONTENT, (content, sender, sim))]
+    def same_content(self, *, content: bytes, sender: str, sim: str, gateway: str, port: int | None) -> list[KnownSms]:
+        """What was told with this sender and text, of this card or from this port, oldest first."""
+        rows = self._raw.execute(sql.SAME_CONTENT, (content, sender, sim, gateway, port))
+        return [KnownSms(key, told, json.loads(seen), device_at) for key, told, seen, device_at in rows]
 
     def note_received(
-        self, key: str, now: float, *, gateway: str, body: bytes, via: str, sim: str, sender: str, content: bytes,
-        device_at: float | None,
+        self, key: str, now: float, *, told: int, seen: Mapping[str, int], gateway: str, port: int | None, body: bytes,
+        sim: str, sender: str, content: bytes, device_at: float | None,
     ) -> None:  # fmt: skip
-        """Remember an incoming SMS or report by its dedupe key."""
-        self._raw.execute(sql.SAVE_RECEIVED, (key, now, gateway, body, via, sim, sender, content, device_at))
+        """Remember an incoming SMS or report by its dedupe key; an empty ``body`` leaves the hash that is known."""
+        self._raw.execute(
+            sql.SAVE_RECEIVED,
+            (key, now, told, gateway, port, body, json.dumps(seen), sim, sender, content, device_at),
+        )
+
+    def inbox_cursor(self, gateway: str) -> tuple[str | None, int]:
+        """Where reading the device's inbox goes on: (its start, first id that was not read); None: never read."""
+        ssrc, next_sms = self._raw.execute(sql.INBOX_CURSOR, (gateway,)).fetchone()
+        return ssrc, next_sms or 1
+
+    def set_inbox_cursor(self, gateway: str, ssrc: str, next_sms: int) -> None:
+        """Everything before ``next_sms`` has been read, of the inbox since this start of the device."""
+        self._raw.execute(sql.SET_INBOX_CURSOR, (ssrc, next_sms, gateway))
+
+    # --- evidence ---------------------------------------------------------------------------------------------------
+
+    def accounts(self, gateway: str) -> dict[int, Account]:
+        """The accounts of the SIMs in a gateway's ports."""
+        return {port: Account(*told) for port, *told in self._raw.execute(sql.ACCOUNTS, (gateway,))}
+
+    def open_account(self, gateway: str, port: int, account: Account) -> None:
+        """Begin a port's account anew."""
+        self._raw.execute(
+            sql.OPEN_ACCOUNT,
+            (gateway, port, account.sim, account.ssrc, account.ok, account.failed, account.since, account.foreign_at),
+        )
+
+    def note_foreign(self, gateway: str, port: int, now: float) -> None:
+        """Somebody else sends with this port's SIM: its counters prove nothing for a while."""
+        self._raw.execute(sql.NOTE_FOREIGN, (now, gateway, port))
+
+    def hold_orphan(self, orphan: Orphan, now: float) -> None:
+        """Keep a delivery report until the SMS that it may be about is settled."""
+        self._raw.execute(
+            sql.HOLD_ORPHAN,
+            (
+                now, orphan.gateway, orphan.port, orphan.sim, orphan.recipient, orphan.code, orphan.device_at,
+                orphan.event_id,
+            ),
+        )  # fmt: skip
+
+    def orphans(self, limit: int) -> list[Orphan]:
+        """Delivery reports that wait, oldest first."""
+        return [Orphan(*row) for row in self._raw.execute(sql.ORPHANS, (limit,))]
+
+    def count_orphans(self) -> int:
+        """How many delivery reports wait."""
+        count: int = self._raw.execute(sql.COUNT_ORPHANS).fetchone()[0]
+        return count
+
+    def drop_orphan(self, n: int) -> None:
+        """It waits no longer."""
+        self._raw.execute(sql.DROP_ORPHAN, (n,))
+
+    def move_clock(self, by: float, now: float) -> None:
+        """The machine's clock was set to ``now``: stored moments of open SMS go with it, but the newest, told by it."""
+        self._raw.execute(sql.MOVE_DEADLINES, {"by": by, "now": now})
+        self._raw.execute(sql.MOVE_ACCOUNTS, (by,))
+
+    def deny_future(self, now: float) -> None:
+        """A stored moment in the future counts as now (design 3.7)."""
+        self._raw.execute(sql.NO_FUTURE, {"now": now})
 
     # --- gateways, meta, age ----------------------------------------------------------------------------------------
 

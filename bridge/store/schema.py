@@ -23,6 +23,7 @@ metadata = MetaData()
 
 OPEN_STATES = text("state IN ('submitting', 'in_doubt', 'submitted')")
 WAITING_STATES = text("state IN ('submitting', 'in_doubt', 'submitted', 'handed_back')")
+REPORTABLE_STATES = text("state IN ('submitting', 'in_doubt', 'submitted', 'sent')")
 
 sms = Table(
     "sms",
@@ -62,7 +63,8 @@ sms = Table(
     Index("sms_tid", "gateway", "tid", unique=True, sqlite_where=OPEN_STATES),
     Index("sms_task", "gateway", "tid", sqlite_where=text("tid IS NOT NULL")),
     Index("sms_deadline", "deadline_at", sqlite_where=WAITING_STATES),
-    Index("sms_recipient", text("substr(recipient, -7)"), "sim", sqlite_where=text("state IN ('submitted', 'sent')")),
+    Index("sms_recipient", text("substr(recipient, -7)"), "sim", sqlite_where=REPORTABLE_STATES),
+    Index("sms_unknown", "gateway", "state_at", sqlite_where=text("state = 'unknown'")),
     Index("sms_age", "state_at"),
     sqlite_with_rowid=False,
 )
@@ -108,14 +110,43 @@ received = Table(
     Column("told", Integer, nullable=False, comment="how often this key was told; above 1 it was a possible repeat"),
     Column("gateway", Text, nullable=False),
     Column("body", LargeBinary, nullable=False, comment="hash of the callback it came in"),
-    Column("via", Text, nullable=False),
     Column("sim", Text, nullable=False),
     Column("sender", Text, nullable=False),
     Column("content", LargeBinary, nullable=False, comment="hash of the text"),
     Column("device_at", Float),
+    Column("port", Integer),
+    Column("seen", Text, nullable=False, server_default="{}", comment="how often each way brought it: {push: 1}"),
     Index("received_body", "gateway", "body"),
     Index("received_content", "content", "sender"),
     Index("received_age", "at"),
+    sqlite_with_rowid=False,
+)
+
+orphan = Table(
+    "orphan",
+    metadata,
+    Column("n", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("gateway", Text, nullable=False),
+    Column("port", Integer),
+    Column("sim", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("code", Integer),
+    Column("device_at", Float),
+    Column("event_id", Text, nullable=False, comment="of the event that tells of it where no SMS fits in the end"),
+)
+
+statistics = Table(
+    "statistics",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("port", Integer, primary_key=True),
+    Column("sim", Text, nullable=False),
+    Column("ssrc", Text, nullable=False, comment="the start of the device that the counters belong to"),
+    Column("ok", Integer, nullable=False, comment="what the device's counters must show by now"),
+    Column("failed", Integer, nullable=False),
+    Column("since", Float, nullable=False, comment="SMS begun before are not in the account"),
+    Column("foreign_at", Float, comment="when another submitter was last seen on it"),
     sqlite_with_rowid=False,
 )
 

@@ -25,13 +25,28 @@ SAVE_SMS = f"INSERT INTO sms ({_NAMES}) VALUES ({_MARKS}) ON CONFLICT (app_id, i
 SMS_BY_KEY = f"SELECT {_NAMES} FROM sms WHERE app_id = ? AND id = ?"
 SMS_BY_TID = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND tid = ? ORDER BY state_at DESC LIMIT 1"
 SMS_OVERDUE = (
-    f"SELECT {_NAMES} FROM sms WHERE deadline_at <= ? "
+    f"SELECT {_NAMES} FROM sms WHERE deadline_at <= ? AND reason IS NULL "
     "AND state IN ('submitting', 'in_doubt', 'submitted', 'handed_back') ORDER BY deadline_at LIMIT ?"
+)
+DOUBTS = (
+    "SELECT gateway, count(*), min(deadline_at) FROM sms "
+    "WHERE state IN ('submitting', 'in_doubt', 'submitted') AND reason IS NOT NULL GROUP BY gateway"
 )
 SMS_OPEN = f"SELECT {_NAMES} FROM sms WHERE state IN ('submitting', 'in_doubt', 'submitted')"
 SMS_SENT_TO = (
-    f"SELECT {_NAMES} FROM sms WHERE substr(recipient, -7) = ? AND sim = ? AND state IN ('submitted', 'sent') "
+    f"SELECT {_NAMES} FROM sms WHERE substr(recipient, -7) = ? AND sim = ? "
+    "AND state IN ('submitting', 'in_doubt', 'submitted', 'sent') "
     "AND report IS NULL AND begun_at >= ? ORDER BY begun_at LIMIT 20"
+)
+SMS_OPEN_AT = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state IN ('submitting', 'in_doubt', 'submitted')"
+SMS_UNKNOWN_SINCE = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state = 'unknown' AND state_at >= ?"
+MOVE_DEADLINES = (
+    "UPDATE sms SET deadline_at = deadline_at + :by, state_at = state_at + :by, begun_at = begun_at + :by "
+    "WHERE state IN ('submitting', 'in_doubt', 'submitted') AND NOT state_at BETWEEN :now - 1 AND :now"
+)
+NO_FUTURE = (
+    "UPDATE sms SET deadline_at = deadline_at - (state_at - :now), begun_at = min(begun_at, :now), state_at = :now "
+    "WHERE state IN ('submitting', 'in_doubt', 'submitted') AND state_at > :now"
 )
 NOTE_REPORT = "UPDATE sms SET report = ? WHERE app_id = ? AND id = ?"
 
@@ -63,12 +78,38 @@ OPEN_TIDS = (
 )
 
 IS_BODY_KNOWN = "SELECT 1 FROM received WHERE gateway = ? AND body = ? AND at > ? LIMIT 1"
-SAME_CONTENT = "SELECT key, told, via, device_at, at FROM received WHERE content = ? AND sender = ? AND sim = ?"
-SAVE_RECEIVED = (
-    "INSERT INTO received (key, at, told, gateway, body, via, sim, sender, content, device_at) "
-    "VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET told = told + 1, body = excluded.body, "
-    "at = excluded.at"
+SAME_CONTENT = (
+    "SELECT key, told, seen, device_at FROM received WHERE content = ? AND sender = ? "
+    "AND (sim = ? OR (gateway = ? AND port = ?)) ORDER BY at"
 )
+SAVE_RECEIVED = (
+    "INSERT INTO received (key, at, told, gateway, port, body, seen, sim, sender, content, device_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET at = excluded.at, told = excluded.told, "
+    "body = CASE excluded.body WHEN x'' THEN body ELSE excluded.body END, seen = excluded.seen"
+)
+
+ACCOUNTS = "SELECT port, sim, ssrc, ok, failed, since, foreign_at FROM statistics WHERE gateway = ?"
+OPEN_ACCOUNT = (
+    "INSERT OR REPLACE INTO statistics (gateway, port, sim, ssrc, ok, failed, since, foreign_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+COUNT_RESULT = {
+    "ok": "UPDATE statistics SET ok = ok + 1 WHERE gateway = ? AND port = ? AND since <= ?",
+    "failed": "UPDATE statistics SET failed = failed + 1 WHERE gateway = ? AND port = ? AND since <= ?",
+    "lost": "DELETE FROM statistics WHERE gateway = ? AND port = ? AND since <= ?",
+}
+NOTE_FOREIGN = "UPDATE statistics SET foreign_at = ? WHERE gateway = ? AND port = ?"
+MOVE_ACCOUNTS = "UPDATE statistics SET since = since + ?"
+
+INBOX_CURSOR = "SELECT ssrc, next_sms FROM gateway WHERE name = ?"
+SET_INBOX_CURSOR = "UPDATE gateway SET ssrc = ?, next_sms = ? WHERE name = ?"
+
+HOLD_ORPHAN = (
+    "INSERT INTO orphan (at, gateway, port, sim, recipient, code, device_at, event_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+ORPHANS = "SELECT n, gateway, port, sim, recipient, code, device_at, event_id FROM orphan ORDER BY n LIMIT ?"
+COUNT_ORPHANS = "SELECT count(*) FROM orphan"
+DROP_ORPHAN = "DELETE FROM orphan WHERE n = ?"
 
 
 _FINAL = "('sent', 'failed', 'expired', 'rejected', 'unknown')"

@@ -1,97 +1,17 @@
-"""The patrol: what an earlier life left, doubts settled by evidence, deadlines, silent gateways."""
+"""The patrol: what an earlier life left, deadlines, a clock that is set, silent gateways."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from bridge.ejoin.facts import ListedTask
-from bridge.errors import GatewayNotReached, GatewaySilent
+import pytest
+
+from bridge.errors import GatewayNotReached
 from bridge.models import State
-from tests.flows.test_inbound import report
+from tests.flows.test_inquiry import doubt
 from tests.flows.world import World
 
 TO = "+4915112345678"
-
-
-async def doubt(world: World) -> int:
-    """One SMS whose answer was lost; its task id."""
-    world.device.failure = GatewaySilent()
-    await world.accept(key="send.single")
-    world.device.failure = None
-    return world.tid
-
-
-class TestDoubt:
-    async def test_a_task_in_the_list_with_its_recipient_was_taken(self, world: World) -> None:
-        tid = await doubt(world)
-        world.device.listed[1] = (ListedTask(tid, TO),)
-        await world.patrol._ask_about_doubts()
-        sms = await world.sms()
-        assert sms is not None and sms.state is State.SUBMITTED
-        assert await world.kinds() == ["sms.submitted"]
-        await world.push(report(tid))
-        assert await world.kinds() == ["sms.submitted", "sms.sent"]
-
-    async def test_another_recipient_under_that_id_proves_nothing(self, world: World) -> None:
-        tid = await doubt(world)
-        world.device.listed[1] = (ListedTask(tid, "+4915199999999"),)
-        await world.patrol._ask_about_doubts()
-        sms = await world.sms()
-        assert sms is not None and sms.state is State.IN_DOUBT
-
-    async def test_a_report_settles_it(self, world: World) -> None:
-        await world.push(report(await doubt(world)))
-        assert await world.kinds() == ["sms.sent"]
-
-    async def test_without_evidence_it_is_unknown_at_the_deadline_and_never_sent_again(self, world: World) -> None:
-        await doubt(world)
-        world.wall += 899
-        await world.patrol._reap()
-        assert await world.told() == []
-        world.wall += 2
-        await world.patrol._reap()
-        (event,) = await world.told()
-        assert (event["type"], event["data"]["reason"]) == ("sms.unknown.v1", "answer_lost")
-        assert len(world.device.posts) == 1 and await world.back() == []
-
-    async def test_late_evidence_corrects_the_unknown(self, world: World) -> None:
-        tid = await doubt(world)
-        world.wall += 901
-        await world.patrol._reap()
-        await world.push(report(tid))
-        unknown, sent = await world.told()
-        assert sent["data"]["corrects"] == unknown["id"]
-
-    async def test_a_report_that_stays_away_is_doubt_first_and_frees_the_port(self, world: World) -> None:
-        await world.accept(key="send.single")
-        world.wall += 30 + 8 + 60 + 1
-        await world.patrol._reap()
-        sms = await world.sms()
-        assert sms is not None and (sms.state, sms.reason) == (State.IN_DOUBT, "report_lost")
-        assert world.fleet.port("gw1", 1).queued == 0
-        world.wall += 901
-        await world.patrol._reap()
-        assert (await world.told())[-1]["data"]["reason"] == "report_lost"
-
-    async def test_a_task_that_still_waits_in_the_device_is_not_given_up(self, world: World) -> None:
-        tid = await doubt(world)
-        world.device.listed[1] = (ListedTask(tid, TO),)
-        await world.patrol._ask_about_doubts()
-        world.wall += 901
-        await world.patrol._reap()
-        sms = await world.sms()
-        assert sms is not None and sms.state is State.SUBMITTED and (sms.deadline_at or 0) > world.wall
-
-    async def test_a_gateway_that_does_not_answer_settles_nothing(self, world: World) -> None:
-        await doubt(world)
-
-        async def silent(_port: object) -> tuple[ListedTask, ...]:
-            raise GatewayNotReached
-
-        world.device.tasks = silent  # type: ignore[method-assign]
-        await world.patrol._ask_about_doubts()
-        sms = await world.sms()
-        assert sms is not None and sms.state is State.IN_DOUBT
 
 
 class TestTakeOver:
@@ -107,6 +27,33 @@ class TestTakeOver:
         assert found is not None and (found.state, found.reason) == (State.IN_DOUBT, "restart")
         assert found.deadline_at == world.wall + 900
         assert world.fleet.port("gw1", 1).queued == 1
+
+
+class TestClock:
+    @pytest.mark.parametrize("step", [3_600.0, -3_600.0])
+    async def test_a_clock_that_is_set_brings_no_deadline_early_and_keeps_none_away(
+        self, world: World, step: float
+    ) -> None:
+        await doubt(world)
+        world.wall += step
+        await world.passes(890)
+        assert await world.kinds() == []
+        await world.passes(20)
+        assert await world.kinds() == ["sms.unknown"]
+
+    async def test_what_was_stored_in_the_future_counts_as_now_after_a_start(self, world: World) -> None:
+        await doubt(world)
+        world.wall -= 3_600
+        await world.patrol.take_over()
+        sms = await world.sms()
+        assert sms is not None and sms.state_at == world.wall and sms.deadline_at == world.wall + 900
+
+    async def test_what_begins_right_after_the_step_keeps_its_deadline(self, world: World) -> None:
+        world.wall += 3_600
+        await doubt(world)
+        await world.patrol._watch_clock()
+        sms = await world.sms()
+        assert sms is not None and sms.deadline_at == world.wall + 900
 
 
 async def test_a_copy_that_never_came_back_is_ended_by_the_gate(world: World) -> None:

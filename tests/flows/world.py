@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,23 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from bridge.ejoin.facts import DeviceStatus, ListedTask, PortStatus, SmsTask, SubmitAnswer, TaskAck
+from bridge.ejoin.facts import (
+    DeliveryReport,
+    DeviceStatus,
+    InboxPage,
+    ListedTask,
+    PortStatus,
+    ReceivedSms,
+    SimStatistics,
+    SmsTask,
+    SubmitAnswer,
+    TaskAck,
+)
 from bridge.ejoin.ports import Port
 from bridge.errors import BrokerUnavailable
 from bridge.flows.changes import Changes
 from bridge.flows.inbound import Inbound, Known
+from bridge.flows.inquiry import Inquiry
 from bridge.flows.outbound import Outbound
 from bridge.flows.patrol import Patrol
 from bridge.metrics import Metrics
@@ -26,7 +38,7 @@ from bridge.rules.limiter import Pace
 from bridge.rules.planner import Planner
 from bridge.rules.routing import Route, Routing
 from bridge.settings import Settings
-from bridge.store.ledger import Ledger
+from bridge.store.ledger import Ledger, Transaction
 
 START = 1_700_000_000.0
 PORTS = (1, 2, 3)
@@ -34,13 +46,22 @@ PORTS = (1, 2, 3)
 
 @dataclass
 class Device:
-    """A gateway by script: `codes` are the answers to the next tasks, `failure` replaces the whole answer."""
+    """A gateway by script: `codes` are the answers to the next tasks, `failure` replaces the whole answer.
+
+    `counted` are its counters by port: (sent_ok, sent_failed, waiting); `came_in` its inbox since the start `ssrc`.
+    `deaf` replaces every answer to a question.
+    """
 
     codes: dict[str, int | None] = field(default_factory=dict)
     failure: Exception | None = None
     posts: list[list[SmsTask]] = field(default_factory=list)
     listed: dict[int, tuple[ListedTask, ...]] = field(default_factory=dict)
     asked: list[int] = field(default_factory=list)
+    counted: dict[int, tuple[int, int, int]] = field(default_factory=lambda: dict.fromkeys(PORTS, (100, 10, 0)))
+    ssrc: str = "first"
+    came_in: list[ReceivedSms | DeliveryReport] = field(default_factory=list)
+    deaf: Exception | None = None
+    while_counting: Callable[[], Awaitable[object]] | None = None
 
     async def submit(self, tasks: Sequence[SmsTask], in_time: Callable[[], bool]) -> SubmitAnswer:
         assert in_time()
@@ -53,8 +74,27 @@ class Device:
     gone: set[str] = field(default_factory=set)
 
     async def tasks(self, port: Port) -> tuple[ListedTask, ...]:
+        self._answer()
         self.asked.append(port.number)
         return self.listed.get(port.number, ())
+
+    async def statistics(self) -> tuple[SimStatistics, ...]:
+        self._answer()
+        if self.while_counting is not None:
+            await self.while_counting()
+        return tuple(
+            SimStatistics(Port(port, 1), 0, ok + failed, ok, failed, 0, waiting, 0)
+            for port, (ok, failed, waiting) in self.counted.items()
+        )
+
+    async def inbox(self, *, start: int, count: int) -> InboxPage:
+        self._answer()
+        rows = tuple(self.came_in[start - 1 : start - 1 + count])
+        return InboxPage(self.ssrc, start + len(rows), rows)
+
+    def _answer(self) -> None:
+        if self.deaf is not None:
+            raise self.deaf
 
     async def status(self, *, callback_url: str | None, period_s: int) -> DeviceStatus:
         return DeviceStatus(1, period_s, "mac", "ip", callback_url or "", 3, 1, ())
@@ -95,7 +135,7 @@ class World:
             metrics=self.metrics, clock=clock, wake_relay=lambda: None, is_paused=lambda: False,
         )  # fmt: skip
         self.inbound = Inbound(
-            Known(self.fleet, 600.0, self.outbound.terms_of, self.outbound.has_elsewhere),
+            Known(self.fleet, 600.0, settings.remembered_s, self.outbound.terms_of, self.outbound.has_elsewhere),
             ledger=ledger, changes=changes, metrics=self.metrics, clock=clock, wake_planner=lambda: None,
             heard=lambda _: None, wake_relay=lambda: None,
         )  # fmt: skip
@@ -103,6 +143,12 @@ class World:
             settings, devices={"gw1": self.device}, ledger=ledger, absorb_status=self.inbound.absorb_status,
             restore_queued=self.planner.restore_queued, changes=changes, metrics=self.metrics, clock=clock,
             terms_of=self.outbound.terms_of, wake_relay=lambda: None, wake_planner=lambda: None,
+        )  # fmt: skip
+        self.inquiry = Inquiry(
+            settings, devices={"gw1": self.device}, fleet=self.fleet, ledger=ledger,
+            absorb_inbox=self.inbound.absorb_inbox, match_orphans=self.inbound.match_orphans,
+            resubmit=self.outbound.resubmit, changes=changes, metrics=self.metrics, clock=clock,
+            terms_of=self.outbound.terms_of, wake_relay=lambda: None,
         )  # fmt: skip
         for number in PORTS:
             self.registered(number)
@@ -174,6 +220,14 @@ class World:
         rows = await self.ledger.write(lambda tx: tx.read_outbox(0, 1_000))
         return [one for _, one in rows if one.exchange != "events"]
 
+    async def passes(self, seconds: float) -> None:
+        """Time goes by: the patrol reaps, and the gateway is asked when it is its turn."""
+        self.wall, self.mono = self.wall + seconds, self.mono + seconds
+        await self.patrol._watch_clock()
+        await self.patrol._reap()
+        for gateway in self.inquiry._due(await self.ledger.write(Transaction.doubts)):
+            await self.inquiry.ask(gateway)
+
     @property
     def tid(self) -> int:
         return self.device.posts[-1][-1].tid
@@ -188,9 +242,10 @@ CONFIG: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
+async def world(folder: Path, **changed: Any) -> AsyncIterator[World]:
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240
     ledger = await Ledger.open(folder / "ledger.db", ["gw1"], lock_wait_s=0)
     try:
-        yield World(ledger, Settings(**CONFIG))
+        yield World(ledger, Settings(**CONFIG | changed))
     finally:
         await ledger.close()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.ejoin.facts import ReceivedSms
 from bridge.ejoin.ports import Port
 from bridge.models import Sms, State
 from bridge.rules import matching
+from bridge.rules.matching import Match
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,8 @@ def test_same_number(one: str, other: str, same: bool) -> None:
 @dataclass(frozen=True)
 class Known:
     key: str
-    via: str
+    told: int
+    seen: dict[str, int]
     device_at: float | None
 
 
@@ -60,37 +66,88 @@ def test_the_key_holds_card_sender_stamp_text_and_place_in_the_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "verdict"),
+    ("known", "repeat"),
     [
-        pytest.param([], "new", id="never seen"),
-        pytest.param([Known("another", "push", 500.0)], "new", id="same words at another time"),
-        pytest.param([Known(key(), "push", 1000.0)], "possible_repeat", id="same key in another body, same channel"),
-        pytest.param([Known(key(), "inbox", None)], "repeat", id="same key by another channel"),
-        pytest.param([Known("another", "inbox", 998.5)], "repeat", id="another channel within 2 s"),
-        pytest.param([Known("another", "inbox", 990.0)], "new", id="another channel, another time"),
+        pytest.param([], None, id="never seen"),
+        pytest.param([Known("another", 1, {"push": 1}, 500.0)], None, id="same words at another time"),
+        pytest.param([Known(key(), 1, {"push": 1}, 1000.0)], None, id="same channel once more: another SMS"),
+        pytest.param([Known(key(), 1, {"inbox/a": 1}, None)], 0, id="same key by another channel"),
+        pytest.param([Known("another", 1, {"inbox/a": 1}, 998.5)], 0, id="another channel within 2 s"),
+        pytest.param([Known("another", 1, {"inbox/a": 1}, 990.0)], None, id="another channel, another time"),
+        pytest.param([Known("another", 1, {"push": 1}, 999.0)], None, id="same channel within 2 s: another SMS"),
+        pytest.param([Known(key(), 2, {"inbox/a": 2, "push": 1}, 1000.0)], 0, id="the second of two that were told"),
+        pytest.param([Known(key(), 2, {"push": 2}, 1000.0)], None, id="the third of two"),
+        pytest.param(
+            [Known("another", 1, {"inbox/a": 1}, 999.0), Known(key(), 1, {"inbox/a": 1}, 1000.0)],
+            1,
+            id="the very key before one of nearly the same moment",
+        ),
     ],
 )
-def test_judge_received(known: list[Known], verdict: str) -> None:
-    assert matching.judge_received(key(), SMS, known) == verdict
+def test_each_channel_may_bring_every_told_sms_once(known: list[Known], repeat: int | None) -> None:
+    found = matching.known_as(key(), 1000.0, "push", known)
+    assert found is (None if repeat is None else known[repeat])
 
 
-def sent(sms_id: str, to: str = "+4915112345678", *, asked: bool = True) -> Sms:
+@given(order=st.permutations([(n, channel) for n in range(4) for channel in ("push", "inbox/a", "inbox/b")]))
+def test_alike_sms_are_told_as_often_as_they_came_whichever_way_they_come_first(order: list[tuple[int, str]]) -> None:
+    """Four SMS with one text, two of them in the same second, each brought three times in any order."""
+    stamps = [1000.0, 1000.0, 1001.0, 1500.0]
+    told: list[Known] = []
+    for n, channel in order:
+        sms = replace(SMS, scts="", at=stamps[n])
+        one = matching.known_as(key(sms), sms.at, channel, told)
+        if one is None:
+            one = next((k for k in told if k.key == key(sms)), None)
+            if one is None:
+                told.append(one := Known(key(sms), 0, {}, sms.at))
+            told[told.index(one)] = one = replace(one, told=one.told + 1)
+        seen = {**one.seen, channel: one.seen.get(channel, 0) + 1}
+        told[told.index(one)] = replace(one, seen=seen)
+    assert sum(one.told for one in told) == 4
+
+
+def test_the_devices_clock_says_when_it_came_else_the_networks() -> None:
+    assert matching.moment_of(replace(SMS, scts_at=5.0)) == 1000.0
+    assert matching.moment_of(replace(SMS, at=None, scts_at=5.0)) == 5.0
+
+
+def sent(sms_id: str, to: str = "+4915112345678", *, asked: bool = True, **more: Any) -> Sms:
     request = '{"dr":true}' if asked else "{}"
-    return Sms("shop", sms_id, b"f", State.SENT, 0.0, request=request, recipient=to)
+    row = Sms("shop", sms_id, b"f", State.SENT, 0.0, request=request, recipient=to)
+    return replace(row, **more)
 
 
-def test_a_delivery_report_matches_the_one_sms_that_fits() -> None:
-    one = sent("a")
-    assert matching.match_report("015112345678", [one, sent("b", "+4935112345678"), sent("c", asked=False)]) == (
-        one,
-        [one],
-    )
+class TestDeliveryReport:
+    def test_it_is_about_the_one_sms_that_fits(self) -> None:
+        one = sent("a")
+        others = [sent("b", "+4935112345678"), sent("c", asked=False)]
+        assert matching.match_report("015112345678", None, [one, *others]) == Match(one, (one,))
 
+    def test_one_that_is_on_its_way_fits_too(self) -> None:
+        one = sent("a", state=State.SUBMITTED)
+        assert matching.match_report("+4915112345678", None, [one]).sms is one
 
-def test_several_that_fit_are_candidates_and_none_is_guessed() -> None:
-    both = [sent("a"), sent("b")]
-    assert matching.match_report("+4915112345678", both) == (None, both)
+    def test_several_that_fit_are_candidates_and_none_is_guessed(self) -> None:
+        both = (sent("a"), sent("b"))
+        assert matching.match_report("+4915112345678", 5.0, both) == Match(None, both)
 
+    def test_none_that_fits_has_no_candidates(self) -> None:
+        assert matching.match_report("+4915112345678", None, []) == Match(None)
 
-def test_none_that_fits_has_no_candidates() -> None:
-    assert matching.match_report("+4915112345678", []) == (None, [])
+    @pytest.mark.parametrize(("at", "earlier"), [(1_000.0, True), (997.0, True), (1_600.0, False), (None, False)])
+    def test_it_is_about_nothing_that_the_device_sent_after_it(self, at: float | None, earlier: bool) -> None:
+        first, second = (
+            sent(name, detail={"sent_at": moment.isoformat()})
+            for name, moment in (
+                ("a", datetime.fromtimestamp(990, UTC)),
+                ("b", datetime.fromtimestamp(1_500, UTC)),
+            )
+        )
+        match = matching.match_report("+4915112345678", at, [first, second])
+        assert match.sms is (first if earlier else None)
+
+    @pytest.mark.parametrize("state", [State.SUBMITTING, State.IN_DOUBT])
+    def test_it_waits_where_one_of_those_it_may_be_about_is_in_doubt(self, state: State) -> None:
+        both = (sent("a"), sent("b", state=state))
+        assert matching.match_report("+4915112345678", None, both) == Match(None, both, wait=True)

@@ -221,11 +221,11 @@ class TestReported:
 
 class TestDeadlines:
     def test_a_report_that_never_came_is_in_doubt_first(self) -> None:
-        outcome = outcomes.given_up(sms(State.SUBMITTED), NOW, TERMS, in_list=False)
+        outcome = outcomes.overdue(sms(State.SUBMITTED), NOW, TERMS)
         assert outcome is not None and (outcome.sms.state, outcome.sms.reason) == (State.IN_DOUBT, "report_lost")
 
     def test_so_is_an_answer_that_never_came(self) -> None:
-        outcome = outcomes.given_up(sms(State.SUBMITTING), NOW, TERMS, in_list=False)
+        outcome = outcomes.overdue(sms(State.SUBMITTING), NOW, TERMS)
         assert outcome is not None and outcome.sms.reason == "answer_lost"
 
     def test_doubt_without_evidence_ends_as_unknown_with_its_reason(self) -> None:
@@ -250,12 +250,100 @@ class TestDeadlines:
         late = outcomes.given_up(row, NOW + 600 + 900, TERMS, in_list=True)
         assert late is not None and late.sms.state is State.UNKNOWN
 
-    @pytest.mark.parametrize("state", [State.SENT, State.HANDED_BACK])
-    def test_what_no_device_holds_is_not_given_up(self, state: State) -> None:
-        assert outcomes.given_up(sms(state), NOW, TERMS, in_list=False) is None
+    @pytest.mark.parametrize("row", [sms(State.SENT), sms(State.HANDED_BACK), sms(State.SUBMITTED)])
+    def test_what_is_not_in_doubt_is_not_given_up(self, row: Sms) -> None:
+        assert outcomes.given_up(row, NOW, TERMS, in_list=False) is None
 
     def test_doubt_concerns_only_what_a_device_may_hold(self) -> None:
         assert outcomes.doubted(sms(State.SENT), "restart", NOW, TERMS) is None
+
+
+class TestCounters:
+    """The SIM's own counters (evidence 3)."""
+
+    def test_counted_as_sent_it_is_sent_and_says_why(self) -> None:
+        outcome = outcomes.counted(sms(State.IN_DOUBT, reason="report_lost"), "sent", NOW, TERMS)
+        assert outcome is not None and (outcome.sms.state, outcome.counted) == (State.SENT, "ok")
+        assert event(outcome)["data"]["evidence"] == "statistics"
+
+    def test_counted_as_failed_it_is_an_uncertain_failure(self) -> None:
+        outcome = outcomes.counted(sms(State.IN_DOUBT, reason="report_lost"), "failed", NOW, TERMS)
+        assert outcome is not None and outcome.counted == "failed"
+        told = event(outcome)["data"]
+        assert (told["reason"], told["certain"], told["evidence"]) == ("not_sure", False, "statistics")
+
+    def test_they_correct_what_was_given_up_as_sent_only(self) -> None:
+        given_up = sms(State.UNKNOWN, event_id="e", reason="report_lost")
+        assert event(outcomes.counted(given_up, "sent", NOW, TERMS))["data"]["corrects"] == "e"
+        assert outcomes.counted(given_up, "failed", NOW, TERMS) is None
+
+    def test_what_never_came_goes_back_and_is_no_duplicate(self) -> None:
+        outcome = outcomes.absent(sms(State.IN_DOUBT, reason="restart", tried=("x",)), NOW)
+        assert outcome is not None and outcome.sms.state is State.HANDED_BACK and outcome.past is not None
+        (back,) = outcome.publications
+        assert (back.exchange, back.headers["x-attempt"]) == ("requests", 2)
+        assert "x-possible-duplicate" not in back.headers and outcome.counted is None
+        assert outcomes.absent(sms(State.UNKNOWN), NOW) is None
+
+
+class TestAccounts:
+    """What the SIM's account notes: each result that the device tells, once."""
+
+    @pytest.mark.parametrize(
+        ("row", "counted"),
+        [
+            (sms(State.SUBMITTED), "ok"),
+            (sms(State.IN_DOUBT, reason="restart"), "ok"),
+            (sms(State.UNKNOWN, event_id="e"), "ok"),
+            (sms(State.FAILED, event_id="e", certain=False), None),
+            (sms(State.HANDED_BACK), None),
+        ],
+    )
+    def test_sent_is_counted_where_no_result_was_known(self, row: Sms, counted: str | None) -> None:
+        outcome = outcomes.sent_as(row, NOW, at=None)
+        assert outcome is not None and outcome.counted == counted
+
+    @pytest.mark.parametrize(("code", "elsewhere"), [(5, True), (5, False), (6, True)])
+    def test_every_failure_report_is_counted(self, code: int, elsewhere: bool) -> None:
+        outcome = outcomes.reported(sms(State.SUBMITTED), failed_report(code), NOW, TERMS, elsewhere=elsewhere)
+        assert outcome is not None and outcome.counted == "failed"
+
+    def test_an_answer_is_not(self) -> None:
+        verdict = codes.HandBack("elsewhere", "sim", 5, "SIM Unregistered")
+        outcome = outcomes.answered(sms(), verdict, NOW, TERMS, ahead=0, elsewhere=True)
+        assert outcome is not None and outcome.counted is None
+
+
+class TestResend:
+    """``on_doubt: resend``: what may be on air is sent again, and says so."""
+
+    RESEND = replace(TERMS, resend=True)
+
+    def resent(self, outcome: Outcome | None) -> Publication:
+        assert outcome is not None and outcome.sms.state is State.HANDED_BACK and outcome.past is not None
+        (back,) = outcome.publications
+        assert back.headers["x-possible-duplicate"] is True
+        return back
+
+    def test_a_doubt_at_its_deadline_goes_out_again_marked_and_leaves_the_books(self) -> None:
+        outcome = outcomes.given_up(sms(State.IN_DOUBT, reason="restart"), NOW, self.RESEND, in_list=False)
+        assert self.resent(outcome).headers["x-attempt"] == 2
+        assert outcome is not None and outcome.counted == "lost"
+
+    def test_so_does_an_uncertain_failure(self) -> None:
+        row = sms(State.SUBMITTED)
+        self.resent(outcomes.reported(row, failed_report(6), NOW, self.RESEND, elsewhere=True))
+        self.resent(outcomes.counted(row, "failed", NOW, self.RESEND))
+
+    def test_the_mark_stays_on_every_later_attempt(self) -> None:
+        request = '{"body":"{}","rk":"send.otp","pd":true}'
+        outcome = outcomes.absent(sms(State.IN_DOUBT, reason="restart", request=request, attempt=2), NOW)
+        self.resent(outcome)
+
+    @pytest.mark.parametrize("row", [{"attempt": 3}, {"expires_at": NOW}], ids=["often enough", "too late"])
+    def test_not_without_end(self, row: dict[str, Any]) -> None:
+        outcome = outcomes.given_up(sms(State.IN_DOUBT, reason="restart", **row), NOW, self.RESEND, in_list=False)
+        assert outcome is not None and outcome.sms.state is State.UNKNOWN
 
 
 class TestDeliveryReports:

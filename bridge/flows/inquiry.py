@@ -1,0 +1,405 @@
+"""The inquiry: asks a gateway about what is in doubt, and reads what no callback told (design 3.2, 3.3).
+
+Evidence only, in this order: the task list of a port (a task that it shows was taken), then the SIM's own counters
+(what they show beyond the account, and what they do not). Who is in doubt at the deadline is given up, but not before
+the gateway had its say. The same round reads the device's inbox, so that no incoming SMS depends on a callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import structlog
+
+from bridge.ejoin import codes
+from bridge.ejoin.facts import InboxPage, ListedTask, SimStatistics
+from bridge.ejoin.ports import Port
+from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent, LedgerUnavailable
+from bridge.flows.changes import Changes
+from bridge.metrics import Metrics
+from bridge.models import Clock, Key, Sms, State
+from bridge.rules import evidence, matching, outcomes
+from bridge.rules.evidence import Counters, Finding
+from bridge.rules.health import Fleet
+from bridge.settings import Settings
+from bridge.store.ledger import Account, Ledger, Transaction
+
+log = structlog.get_logger()
+
+TICK_S = 1.0
+ASK_EVERY_S = 15.0
+INBOX_ROWS = 50
+INBOX_PAGES = 100
+FOREIGN_FOR_S = 86_400.0
+"""The counters of a SIM that another submitter used prove nothing for so long."""
+
+Attempt = tuple[Key, int]
+Pairs = list[tuple[Sms, outcomes.Outcome]]
+
+
+class Device(Protocol):
+    """What is asked of a gateway's client; each raises GatewayNotReached, GatewaySilent or GatewayGarbled."""
+
+    async def tasks(self, port: Port) -> tuple[ListedTask, ...]:
+        """The tasks that wait on a port."""
+
+    async def statistics(self) -> tuple[SimStatistics, ...]:
+        """The counters of the active SIM of each port."""
+
+    async def inbox(self, *, start: int, count: int) -> InboxPage:
+        """What came in, from this id on."""
+
+
+@dataclass(slots=True)
+class Questions:
+    """What is remembered of asking one gateway; moments are monotonic.
+
+    ``seen`` since when each attempt is known to be in doubt, ``absent`` since when its SIM's counters do not show it,
+    ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know more.
+    """
+
+    asked_at: float = float("-inf")
+    asking: bool = False
+    seen: dict[Attempt, float] = field(default_factory=dict)
+    absent: dict[Attempt, float] = field(default_factory=dict)
+    overdue: dict[Attempt, float] = field(default_factory=dict)
+    listed: set[Attempt] = field(default_factory=set)
+    later: set[Attempt] = field(default_factory=set)
+    not_understood: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The books of one gateway at one moment (unix seconds), port by port: what is open or given up, the accounts."""
+
+    at: float
+    rows: Mapping[int, Sequence[Sms]]
+    accounts: Mapping[int, Account]
+
+    def of(self, port: int) -> object:
+        """What must not have changed while the device was asked."""
+        return [(sms.key, sms.attempt, sms.state) for sms in self.rows.get(port, ())], self.accounts.get(port)
+
+
+def attempt_of(sms: Sms) -> Attempt:
+    """The one hand-over of an SMS that is in hand."""
+    return sms.key, sms.attempt
+
+
+class Inquiry:
+    """Settles doubts by evidence. ``resubmit(gateway, rows)`` asks with the same task ids (``resubmit_within_s``)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        devices: Mapping[str, Device],
+        fleet: Fleet,
+        ledger: Ledger,
+        absorb_inbox: Callable[[str, InboxPage], Awaitable[None]],
+        match_orphans: Callable[[], Awaitable[None]],
+        resubmit: Callable[[str, Sequence[Sms]], Awaitable[Mapping[int, codes.Verdict]]],
+        changes: Changes,
+        metrics: Metrics,
+        clock: Clock,
+        terms_of: Callable[[str | None], outcomes.Terms],
+        wake_relay: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._devices = devices
+        self._fleet = fleet
+        self._ledger = ledger
+        self._absorb_inbox = absorb_inbox
+        self._match_orphans = match_orphans
+        self._resubmit = resubmit
+        self._changes = changes
+        self._metrics = metrics
+        self._clock = clock
+        self._terms_of = terms_of
+        self._wake_relay = wake_relay
+        self._questions: dict[str, Questions] = defaultdict(Questions)
+        self._ask_every_s = min(ASK_EVERY_S, settings.timing.doubt_s / 4)
+        self._inherited: frozenset[Attempt] = frozenset()
+
+    # --- when -------------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """After a start: open the SIMs' accounts before anything is handed over.
+
+        Reports of what an earlier life handed over may have met a closed door: the counters settle those at once.
+        """
+        held = await self._ledger.write(Transaction.open_sms)
+        self._inherited = frozenset(attempt_of(sms) for sms in held if sms.state is State.SUBMITTED)
+        await asyncio.gather(*(self.ask(gateway) for gateway in self._devices))
+
+    async def run(self) -> None:
+        """Ask each gateway when it is its turn, until cancelled."""
+        async with asyncio.TaskGroup() as rounds:
+            while True:
+                try:
+                    for gateway in self._due(await self._ledger.write(Transaction.doubts)):
+                        rounds.create_task(self.ask(gateway), name=f"ask {gateway}")
+                    await self._match_orphans()
+                except LedgerUnavailable as error:
+                    log.error("ledger.unavailable", error=str(error))
+                await asyncio.sleep(TICK_S)
+
+    def _due(self, doubts: Mapping[str, tuple[int, float]]) -> list[str]:
+        """Often where something is in doubt, at once where a deadline has come, else now and then."""
+        due = []
+        for gateway in {*self._devices, *doubts}:
+            count, deadline_at = doubts.get(gateway, (0, 0.0))
+            self._metrics.in_doubt.labels(gateway).set(count)
+            asked = self._questions[gateway]
+            waited_s = self._clock.mono() - asked.asked_at
+            poll_s = self._poll_s(gateway)
+            often = count > 0 and (waited_s >= self._ask_every_s or deadline_at <= self._clock.wall())
+            if not asked.asking and (often or (poll_s is not None and waited_s >= poll_s)):
+                due.append(gateway)
+        return due
+
+    def _poll_s(self, gateway: str) -> float | None:
+        return self._settings.gateway(gateway).poll_s if gateway in self._devices else None
+
+    async def ask(self, gateway: str) -> None:
+        """One round: everything that this gateway can say of what is in doubt, then give up what that cannot save."""
+        asked = self._questions[gateway]
+        asked.asking = True
+        try:
+            answered = await self._ask(gateway)
+            await self._give_up(gateway, answered=answered)
+        except LedgerUnavailable as error:
+            log.error("ledger.unavailable", error=str(error))
+        finally:
+            asked.asked_at = self._clock.mono()
+            asked.asking = False
+
+    async def _ask(self, gateway: str) -> bool:
+        """Whether the gateway had its say; one that does not know a question has said what it can."""
+        rows = await self._ledger.write(lambda tx: tx.open_at(gateway))
+        doubts = [sms for sms in rows if sms.reason is not None]
+        self._remember(gateway, doubts)
+        if gateway not in self._devices:  # not configured any more: nobody can be asked
+            return True
+        try:
+            await self._ask_again(gateway, doubts)
+            await self._ask_for_lists(gateway, doubts)
+            if self._poll_s(gateway) is not None:
+                await self._ask_for_counters(gateway)
+        except (GatewayNotReached, GatewaySilent) as error:
+            log.debug("inquiry.not_answered", gateway=gateway, error=str(error))
+            return False
+        except GatewayGarbled as error:
+            if str(error) not in self._questions[gateway].not_understood:
+                self._questions[gateway].not_understood.add(str(error))
+                log.warning("inquiry.not_understood", gateway=gateway, error=str(error))
+        return True
+
+    def _remember(self, gateway: str, doubts: Iterable[Sms]) -> None:
+        """Since when, by the clock that nobody sets; what is settled is forgotten."""
+        asked, now, wall = self._questions[gateway], self._clock.mono(), self._clock.wall()
+        attempts = {attempt_of(sms): (sms.deadline_at or 0.0) <= wall for sms in doubts}
+        asked.seen = {attempt: asked.seen.get(attempt, now) for attempt in attempts}
+        asked.overdue = {attempt: asked.overdue.get(attempt, now) for attempt, late in attempts.items() if late}
+        asked.absent = {attempt: since for attempt, since in asked.absent.items() if attempt in attempts}
+        asked.listed.clear()
+        asked.later.clear()
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    async def _ask_again(self, gateway: str, doubts: Sequence[Sms]) -> None:
+        """Where the operator knows that this device refuses finished task ids for a while: the same task once more.
+
+        Taken now, or refused as known: either way the device has it, once.
+        """
+        within_s = self._settings.gateway(gateway).resubmit_within_s
+        if within_s is None:
+            return
+        now, mono, seen = self._clock.wall(), self._clock.mono(), self._questions[gateway].seen
+        fresh = [
+            sms
+            for sms in doubts
+            if sms.state is State.IN_DOUBT
+            and not _is_taken(sms)
+            and max(now - (sms.begun_at or 0.0), mono - seen[attempt_of(sms)]) < within_s
+        ]
+        verdicts = await self._resubmit(gateway, fresh) if fresh else {}
+        known = [sms for sms in fresh if _has_it(verdicts.get(sms.tid or 0))]
+        await self._settle(known, outcomes.listed)
+
+    async def _ask_for_lists(self, gateway: str, doubts: Sequence[Sms]) -> None:
+        """Evidence (2): the task list of the port shows the task with its recipient (absence proves nothing)."""
+        by_port: dict[int, list[Sms]] = defaultdict(list)
+        for sms in doubts:
+            by_port[sms.port or 0].append(sms)
+        found: list[Sms] = []
+        for port, there in by_port.items():
+            shown = {task.tid: task.to for task in await self._devices[gateway].tasks(Port(port))}
+            found += [s for s in there if s.tid in shown and matching.same_number(shown[s.tid], s.recipient)]
+        self._questions[gateway].listed.update(map(attempt_of, found))
+        await self._settle(found, outcomes.listed)
+
+    async def _ask_for_counters(self, gateway: str) -> None:
+        """Evidence (3): the SIMs' counters, between two looks into the books; the inbox tells whether it began anew."""
+        at = self._clock.wall()
+        before = await self._ledger.write(lambda tx: _look(tx, gateway, at))
+        counters = await self._devices[gateway].statistics()
+        ssrc = await self._read_inbox(gateway)
+        now = self._clock.wall()
+
+        def judge(tx: Transaction) -> Pairs:
+            after = _look(tx, gateway, now)
+            pairs = [pair for row in counters for pair in self._judge(tx, gateway, row, ssrc, before, after)]
+            tx.settle([outcome for _, outcome in pairs], now)
+            return pairs
+
+        self._changes.note(await self._ledger.write(judge), now)
+        self._wake_relay()
+
+    async def _read_inbox(self, gateway: str) -> str:
+        """Absorb what came in since the last look; which start of the device that inbox belongs to."""
+        ssrc, start = await self._ledger.write(lambda tx: tx.inbox_cursor(gateway))
+        for _ in range(INBOX_PAGES):
+            page = await self._devices[gateway].inbox(start=start, count=INBOX_ROWS)
+            if page.ssrc != ssrc and start != 1:  # it began anew, and so do its ids
+                ssrc, start = page.ssrc, 1
+                continue
+            await self._absorb_inbox(gateway, page)
+            ssrc = page.ssrc
+            if page.next_sms <= start or len(page.rows) < INBOX_ROWS:
+                break
+            start = page.next_sms
+        return ssrc or ""
+
+    # --- judging ----------------------------------------------------------------------------------------------------
+
+    def _judge(self, tx: Transaction, gateway: str, row: SimStatistics, ssrc: str, before: Look, after: Look) -> Pairs:
+        """What the counters of one SIM settle."""
+        port, belief = row.port.number, self._fleet.find_port(gateway, row.port.number)
+        if belief is None or not belief.registered or row.port.slot not in {0, belief.slot}:
+            return []
+        rows, account = after.rows.get(port, ()), after.accounts.get(port)
+        if before.of(port) != after.of(port) or any(sms.state is State.SUBMITTING for sms in rows):
+            self._questions[gateway].later.update(map(attempt_of, rows))
+            return []
+        counted = Counters(row.sent_ok, row.sent_failed, row.unsent + row.sending)
+        foreign_at = account.foreign_at if account else None
+        fresh = Account(belief.sim, ssrc, counted.ok, counted.failed, before.at, foreign_at)
+        if account is None or (account.sim, account.ssrc) != (belief.sim, ssrc):
+            self._open_account(tx, gateway, port, fresh, counted, rows)
+            return []
+        covered = [sms for sms in rows if (sms.begun_at or 0.0) >= account.since]
+        taken, doubtful = [s for s in covered if _is_taken(s)], [s for s in covered if not _is_taken(s)]
+        expected = Counters(account.ok, account.failed)
+        finding = evidence.weigh(expected, counted, taken=len(taken), doubtful=len(doubtful))
+        if finding == "missing" and any(sms.state.open for sms in taken):
+            return []  # not counted yet, or lost in the device: as long as its report may come, the account stands
+        if not isinstance(finding, Finding):
+            log.info("account.broken", gateway=gateway, port=port, reason=finding)
+            if finding == "another_submitter":
+                fresh = replace(fresh, foreign_at=after.at)
+                tx.note_foreign(gateway, port, after.at)
+            self._open_account(tx, gateway, port, fresh, counted, rows)
+            return []
+        if account.foreign_at is not None and after.at - account.foreign_at < FOREIGN_FOR_S:
+            return []
+        if finding.fate is None and (counted.waiting or any(sms.reason is None for sms in taken)):
+            self._questions[gateway].later.update(map(attempt_of, covered))
+        return [*self._arrived(finding, taken, doubtful, after.at), *self._absent(gateway, finding, doubtful, after.at)]
+
+    def _arrived(self, finding: Finding, taken: Sequence[Sms], doubtful: Sequence[Sms], now: float) -> Pairs:
+        """Those that the device had: how they ended, or at least that it took them."""
+        pairs: Pairs = []
+        for sms in (*taken, *(doubtful if finding.arrived == "all" else ())):
+            if finding.fate is None:
+                outcome = outcomes.listed(sms, now) if not _is_taken(sms) else None
+            elif sms.reason is not None or attempt_of(sms) in self._inherited:
+                outcome = outcomes.counted(sms, finding.fate, now, self._terms_of(sms.route))
+            else:
+                outcome = None  # its report is on its way, and knows more
+            if outcome is not None:
+                pairs.append((sms, outcome))
+        return pairs
+
+    def _absent(self, gateway: str, finding: Finding, doubtful: Sequence[Sms], now: float) -> Pairs:
+        """Those that never came. Believed when seen twice: what lay in between on its way has come or is gone by then
+        (the device may have been slow to look at it, the kernel no longer sends it after ``post_timeout_s``).
+        """
+        asked, mono = self._questions[gateway], self._clock.mono()
+        pairs: Pairs = []
+        for sms in doubtful:
+            if finding.arrived != "none":
+                asked.absent.pop(attempt_of(sms), None)
+                continue
+            since = asked.absent.setdefault(attempt_of(sms), mono)
+            if mono - since < self._settings.timing.post_timeout_s:
+                asked.later.add(attempt_of(sms))
+            elif (outcome := outcomes.absent(sms, now)) is not None:
+                pairs.append((sms, outcome))
+        return pairs
+
+    def _open_account(
+        self, tx: Transaction, gateway: str, port: int, account: Account, counted: Counters, rows: Sequence[Sms]
+    ) -> None:
+        """Begin an account at a quiet moment: nothing waits in the device, and nothing older may still come to it."""
+        seen, mono = self._questions[gateway].seen, self._clock.mono()
+        coming = [
+            sms
+            for sms in rows
+            if sms.state is State.IN_DOUBT
+            and not _is_taken(sms)
+            and mono - seen.get(attempt_of(sms), mono) < self._settings.timing.post_timeout_s
+        ]
+        if not counted.waiting and not coming:
+            tx.open_account(gateway, port, account)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def _give_up(self, gateway: str, *, answered: bool) -> None:
+        """At the deadline, once the gateway had its say; ``doubt_s`` later where it has none, or may know more soon."""
+        asked, mono = self._questions[gateway], self._clock.mono()
+        rows = await self._ledger.write(lambda tx: tx.open_at(gateway))
+        doubt_s = self._settings.timing.doubt_s
+        hopeless = [
+            sms
+            for sms in rows
+            if sms.reason is not None
+            and (since := asked.overdue.get(attempt_of(sms))) is not None
+            and ((answered and attempt_of(sms) not in asked.later) or mono - since >= doubt_s)
+        ]
+        await self._settle(
+            hopeless,
+            lambda sms, now: outcomes.given_up(
+                sms, now, self._terms_of(sms.route), in_list=attempt_of(sms) in asked.listed
+            ),
+        )
+
+    async def _settle(self, rows: Sequence[Sms], decide: Callable[[Sms, float], outcomes.Outcome | None]) -> None:
+        """Decide on the rows as they are by now, in one transaction."""
+        if rows:
+            now = self._clock.wall()
+            self._changes.note(await self._ledger.write(lambda tx: tx.decide(rows, decide, now)), now)
+            self._wake_relay()
+
+
+def _look(tx: Transaction, gateway: str, at: float) -> Look:
+    accounts = tx.accounts(gateway)
+    since = min((account.since for account in accounts.values()), default=at)
+    rows: dict[int, list[Sms]] = defaultdict(list)
+    for sms in (*tx.open_at(gateway), *tx.unknown_at(gateway, since)):
+        rows[sms.port or 0].append(sms)
+    return Look(at, rows, accounts)
+
+
+def _is_taken(sms: Sms) -> bool:
+    """Whether the device has, or had, it for certain."""
+    return sms.state is State.SUBMITTED or sms.reason == outcomes.REPORT_LOST
+
+
+def _has_it(verdict: codes.Verdict | None) -> bool:
+    """Whether the answer to the same task id once more says that the device has it."""
+    return isinstance(verdict, codes.Submitted) or (isinstance(verdict, codes.HandBack) and verdict.scope == "task")

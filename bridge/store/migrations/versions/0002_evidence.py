@@ -1,0 +1,65 @@
+"""Evidence: accounts of the SIMs' counters, delivery reports that wait, and which way has brought an incoming SMS."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "statistics",
+        sa.Column("gateway", sa.Text(), nullable=False),
+        sa.Column("port", sa.Integer(), nullable=False),
+        sa.Column("sim", sa.Text(), nullable=False),
+        sa.Column("ssrc", sa.Text(), nullable=False, comment="the start of the device that the counters belong to"),
+        sa.Column("ok", sa.Integer(), nullable=False, comment="what the device's counters must show by now"),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("since", sa.Float(), nullable=False, comment="SMS begun before are not in the account"),
+        sa.Column("foreign_at", sa.Float(), nullable=True, comment="when another submitter was last seen on it"),
+        sa.PrimaryKeyConstraint("gateway", "port"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "orphan",
+        sa.Column("n", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("gateway", sa.Text(), nullable=False),
+        sa.Column("port", sa.Integer(), nullable=True),
+        sa.Column("sim", sa.Text(), nullable=False),
+        sa.Column("recipient", sa.Text(), nullable=False),
+        sa.Column("code", sa.Integer(), nullable=True),
+        sa.Column("device_at", sa.Float(), nullable=True),
+        sa.Column(
+            "event_id",
+            sa.Text(),
+            nullable=False,
+            comment="of the event that tells of it where no SMS fits in the end",
+        ),
+        sa.PrimaryKeyConstraint("n"),
+    )
+    op.add_column("received", sa.Column("port", sa.Integer(), nullable=True))
+    op.add_column(
+        "received",
+        sa.Column(
+            "seen",
+            sa.Text(),
+            nullable=False,
+            server_default="{}",
+            comment="how often each way brought it: {push: 1}",
+        ),
+    )
+    op.execute("UPDATE received SET seen = json_object(CASE via WHEN 'report' THEN 'push' ELSE via END, told)")
+    op.drop_column("received", "via")
+    op.drop_index("sms_recipient", "sms")
+    op.create_index(
+        "sms_recipient",
+        "sms",
+        [sa.text("substr(recipient, -7)"), "sim"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('submitting', 'in_doubt', 'submitted', 'sent')"),
+    )
+    op.create_index(
+        "sms_unknown", "sms", ["gateway", "state_at"], unique=False, sqlite_where=sa.text("state = 'unknown'")
+    )

@@ -1,0 +1,451 @@
+"""The inquiry: doubts settled by evidence, SMS recovered from the inbox, delivery reports that wait."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.ejoin.facts import DeliveryReport, ListedTask, ReceivedSms
+from bridge.ejoin.ports import Port
+from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent
+from bridge.models import State
+from tests.flows.test_inbound import report
+from tests.flows.world import CONFIG, World, world
+
+TO = "+4915112345678"
+GATEWAY = CONFIG["gateways"][0]
+
+
+async def doubt(world: World, body: dict[str, Any] | None = None, **more: Any) -> int:
+    """One SMS on port 1 whose answer was lost; its task id."""
+    world.device.failure = GatewaySilent()
+    await world.accept(body, key="send.single", **more)
+    world.device.failure = None
+    return world.tid
+
+
+async def report_lost(world: World, body: dict[str, Any] | None = None) -> int:
+    """One SMS that port 1 took and whose report does not come; its task id."""
+    await world.accept(body, key="send.single")
+    world.device.counted[1] = (100, 10, 1)
+    await world.passes(30 + 8 + 60 + 1)
+    return world.tid
+
+
+async def reason(world: World) -> str:
+    events = await world.told()
+    assert events[-1]["type"] == "sms.unknown.v1"
+    told: str = events[-1]["data"]["reason"]
+    return told
+
+
+async def state(world: World, sms_id: str = "a") -> State:
+    sms = await world.sms(sms_id)
+    assert sms is not None
+    return sms.state
+
+
+class TestList:
+    async def test_a_task_in_the_list_with_its_recipient_was_taken(self, world: World) -> None:
+        tid = await doubt(world)
+        world.device.listed[1] = (ListedTask(tid, TO),)
+        await world.passes(15)
+        assert await state(world) is State.SUBMITTED
+        assert await world.kinds() == ["sms.submitted"]
+        await world.push(report(tid))
+        assert await world.kinds() == ["sms.submitted", "sms.sent"]
+
+    async def test_another_recipient_under_that_id_proves_nothing(self, world: World) -> None:
+        tid = await doubt(world)
+        world.device.listed[1] = (ListedTask(tid, "+4915199999999"),)
+        await world.passes(15)
+        assert await state(world) is State.IN_DOUBT
+
+    async def test_a_task_that_still_waits_in_the_device_is_not_given_up(self, world: World) -> None:
+        tid = await doubt(world)
+        world.device.listed[1] = (ListedTask(tid, TO),)
+        await world.passes(901)
+        sms = await world.sms()
+        assert sms is not None and sms.state is State.SUBMITTED and (sms.deadline_at or 0) > world.wall
+
+    async def test_an_answer_that_nobody_understands_says_what_it_can(self, world: World) -> None:
+        await doubt(world)
+        world.device.deaf = GatewayGarbled("gw1: there is no such page")
+        await world.passes(901)
+        assert await reason(world) == "answer_lost"
+
+
+class TestDeadline:
+    async def test_a_report_settles_it(self, world: World) -> None:
+        await world.push(report(await doubt(world)))
+        assert await world.kinds() == ["sms.sent"]
+
+    async def test_without_evidence_it_is_unknown_at_the_deadline_and_never_sent_again(self, world: World) -> None:
+        await doubt(world)
+        await world.passes(899)
+        assert await world.told() == []
+        await world.passes(2)
+        assert await reason(world) == "answer_lost"
+        assert len(world.device.posts) == 1 and await world.back() == []
+
+    async def test_late_evidence_corrects_the_unknown(self, world: World) -> None:
+        tid = await doubt(world)
+        await world.passes(901)
+        await world.push(report(tid))
+        unknown, sent = await world.told()
+        assert sent["data"]["corrects"] == unknown["id"]
+
+    async def test_a_report_that_stays_away_is_doubt_first_and_frees_the_port(self, world: World) -> None:
+        await report_lost(world)
+        sms = await world.sms()
+        assert sms is not None and (sms.state, sms.reason) == (State.IN_DOUBT, "report_lost")
+        assert world.fleet.port("gw1", 1).queued == 0
+        await world.passes(901)
+        assert await reason(world) == "report_lost"
+
+    async def test_a_gateway_that_does_not_answer_is_given_as_much_time_again(self, world: World) -> None:
+        await doubt(world)
+        world.device.deaf = GatewayNotReached()
+        await world.passes(901)
+        assert await state(world) is State.IN_DOUBT
+        await world.passes(890)
+        assert await state(world) is State.IN_DOUBT
+        await world.passes(20)
+        assert await reason(world) == "answer_lost"
+
+    async def test_what_a_gateway_had_that_is_not_configured_any_more_ends_at_its_deadline(self, world: World) -> None:
+        await doubt(world)
+        await world.ledger.write(lambda tx: tx.connection.exec_driver_sql("UPDATE sms SET gateway = 'gone'"))
+        await world.passes(901)
+        assert await reason(world) == "answer_lost"
+
+    async def test_a_route_may_want_it_sent_again_and_every_event_says_so(self, tmp_path: Path) -> None:
+        routes = [{"name": "single", "ports": ["gw1:1"], "on_doubt": "resend"}]
+        async with world(tmp_path / "other", routes=routes) as made:
+            await doubt(made)
+            await made.passes(901)
+            (back,) = await made.back()
+            await made.accept(back.body, key="send.single", headers=dict(back.headers), message_id="a")
+            await made.push(report(made.tid))
+            assert [event["data"]["possible_duplicate"] for event in await made.told()] == [True, True]
+
+
+class TestCounters:
+    """Evidence (3): the account is opened by the first round, before anything is handed over."""
+
+    @pytest.fixture(autouse=True)
+    async def _account(self, world: World) -> None:
+        await world.inquiry.begin()
+
+    async def test_what_is_not_counted_never_came_and_goes_back(self, world: World) -> None:
+        await doubt(world)
+        await world.passes(15)
+        assert await state(world) is State.IN_DOUBT, "it may be on its way still: seen twice or not believed"
+        await world.passes(15)
+        assert await state(world) is State.HANDED_BACK
+        (back,) = await world.back()
+        assert back.headers["x-attempt"] == 2 and await world.told() == []
+
+    async def test_what_came_late_is_found_by_the_second_look(self, world: World) -> None:
+        await doubt(world)
+        await world.passes(15)
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(15)
+        assert await world.kinds() == ["sms.sent"]
+
+    async def test_counted_once_more_than_told_it_was_sent(self, world: World) -> None:
+        await doubt(world)
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(15)
+        (event,) = await world.told()
+        assert (event["type"], event["data"]["evidence"]) == ("sms.sent.v1", "statistics")
+
+    async def test_counted_as_failed_it_may_be_on_air_and_is_not_sent_again(self, world: World) -> None:
+        await doubt(world)
+        world.device.counted[1] = (100, 11, 0)
+        await world.passes(15)
+        (event,) = await world.told()
+        assert event["type"] == "sms.failed.v1" and event["data"]["certain"] is False
+        assert await world.back() == []
+
+    async def test_waiting_in_the_device_it_was_taken(self, world: World) -> None:
+        await doubt(world)
+        world.device.counted[1] = (100, 10, 1)
+        await world.passes(15)
+        assert await world.kinds() == ["sms.submitted"]
+
+    async def test_a_lost_report_is_read_from_the_counters(self, world: World) -> None:
+        await report_lost(world)
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(15)
+        assert await world.kinds() == ["sms.submitted", "sms.sent"]
+
+    async def test_two_lost_reports_that_differ_settle_nobody(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
+        await world.accept({"id": "b", "to": "+4915100000001"}, key="send.single")
+        world.device.counted[1] = (101, 11, 0)
+        await world.passes(30 * 2 + 8 + 60 + 1)
+        await world.passes(901)
+        assert (await world.kinds())[2:] == ["sms.unknown", "sms.unknown"]
+
+    async def test_results_that_were_told_are_not_counted_twice(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
+        await world.push(report(world.tid))
+        world.device.counted[1] = (101, 10, 0)
+        await doubt(world, {"id": "b"})
+        await world.passes(15)
+        await world.passes(15)
+        assert await state(world, "b") is State.HANDED_BACK
+
+    async def test_a_report_that_is_on_its_way_is_left_to_come(self, world: World) -> None:
+        await world.accept(key="send.single")
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(60)
+        assert await world.kinds() == ["sms.submitted"]
+
+    async def test_what_an_earlier_life_handed_over_needs_no_deadline(self, world: World) -> None:
+        await world.accept(key="send.single")
+        world.device.counted[1] = (101, 10, 0)
+        await world.inquiry.begin()
+        assert await world.kinds() == ["sms.submitted", "sms.sent"]
+
+    async def test_a_device_that_began_anew_proves_nothing(self, world: World) -> None:
+        await doubt(world)
+        world.device.ssrc, world.device.counted[1] = "second", (100, 10, 0)
+        for _ in range(3):
+            await world.passes(15)
+        assert await state(world) is State.IN_DOUBT
+
+    async def test_nor_does_one_whose_counters_went_back(self, world: World) -> None:
+        await doubt(world)
+        world.device.counted[1] = (0, 0, 0)
+        for _ in range(3):
+            await world.passes(15)
+        assert await state(world) is State.IN_DOUBT
+
+    async def test_but_its_account_is_opened_anew_and_serves_the_next(self, world: World) -> None:
+        await doubt(world)
+        world.device.ssrc, world.device.counted[1] = "second", (0, 0, 0)
+        await world.passes(15)
+        await world.passes(15)
+        await doubt(world, {"id": "b"})
+        world.device.counted[1] = (1, 0, 0)
+        await world.passes(15)
+        assert (await state(world, "b"), await state(world)) == (State.SENT, State.IN_DOUBT)
+
+    async def test_another_submitter_on_the_sim_makes_them_worthless_for_a_day(self, world: World) -> None:
+        await doubt(world)
+        world.device.counted[1] = (103, 10, 0)
+        await world.passes(15)
+        await doubt(world, {"id": "b"})
+        await world.passes(15)
+        await world.passes(15)
+        assert await state(world, "b") is State.IN_DOUBT
+        await world.passes(86_400)
+        await doubt(world, {"id": "c"})
+        await world.passes(15)
+        await world.passes(15)
+        assert await state(world, "c") is State.HANDED_BACK
+
+    async def test_so_does_one_that_the_device_tells_of(self, world: World) -> None:
+        told = {"type": "sent-sms", "port": "1.01", "sms_tid": 5, "src_type": 2, "status": "0", "recver": "+491"}
+        await world.push(told)
+        await doubt(world)
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(15)
+        assert await state(world) is State.IN_DOUBT
+
+    async def test_what_changed_while_the_device_was_asked_is_asked_again(self, world: World) -> None:
+        await doubt(world)
+
+        async def another() -> None:
+            world.device.while_counting = None
+            await world.accept({"id": "b"}, key="send.single")
+
+        world.device.while_counting = another
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(15)
+        assert await state(world) is State.IN_DOUBT
+        await world.push(report(world.tid))
+        for _ in range(2):
+            await world.passes(15)
+        assert (await state(world), await state(world, "b")) == (State.HANDED_BACK, State.SENT)
+
+    async def test_a_port_in_use_gives_a_doubt_more_time_than_its_deadline(self, world: World) -> None:
+        await doubt(world)
+        world.mono += 5  # the gateway is left alone for a moment after an answer was lost
+        await world.accept({"id": "b"}, key="send.single")
+        world.device.counted[1] = (100, 10, 1)
+        await world.passes(901)
+        assert await state(world) is State.IN_DOUBT
+        await world.push(report(world.tid))
+        world.device.counted[1] = (102, 10, 0)
+        await world.passes(15)
+        assert await state(world) is State.SENT
+
+    async def test_they_correct_what_was_given_up(self, world: World) -> None:
+        await doubt(world)
+        world.device.listed[1] = ()
+        world.device.counted = {}
+        await world.passes(901)
+        assert await state(world) is State.UNKNOWN
+        world.device.counted = {1: (101, 10, 0)}
+        await world.passes(60)
+        unknown, sent = await world.told()
+        assert (sent["type"], sent["data"]["corrects"]) == ("sms.sent.v1", unknown["id"])
+
+    async def test_polling_may_be_switched_off(self, tmp_path: Path) -> None:
+        async with world(tmp_path / "other", gateways=[GATEWAY | {"poll_s": None}]) as made:
+            await made.inquiry.begin()
+            await doubt(made)
+            made.device.counted[1] = (101, 10, 0)
+            await made.passes(15)
+            assert await state(made) is State.IN_DOUBT
+
+
+class TestSameTaskAgain:
+    """``resubmit_within_s``: only for devices that are known to refuse finished ids."""
+
+    @pytest.mark.parametrize(("code", "settled"), [(0, True), (13, True), (5, False), (7, False)])
+    async def test_taken_now_or_known_already_it_has_it_once(self, tmp_path: Path, code: int, settled: bool) -> None:
+        async with world(tmp_path / "other", gateways=[GATEWAY | {"resubmit_within_s": 120}]) as made:
+            tid = await doubt(made)
+            made.device.codes[TO] = code
+            await made.passes(15)
+            first, again = made.device.posts
+            assert again == first and again[0].tid == tid
+            assert await state(made) is (State.SUBMITTED if settled else State.IN_DOUBT)
+
+    async def test_not_later_than_the_device_remembers(self, tmp_path: Path) -> None:
+        async with world(tmp_path / "other", gateways=[GATEWAY | {"resubmit_within_s": 120}]) as made:
+            await doubt(made)
+            await made.passes(121)
+            assert len(made.device.posts) == 1
+
+    async def test_not_without_being_asked_to(self, world: World) -> None:
+        await doubt(world)
+        await world.passes(15)
+        assert len(world.device.posts) == 1
+
+
+def incoming(text: str, at: float, port: int = 1) -> ReceivedSms:
+    return ReceivedSms(Port(port, 1), at, TO, "+15551", text, via="inbox")
+
+
+def pushed(*texts: tuple[str, float]) -> dict[str, Any]:
+    rows = [[0, "1.01", int(at), TO, "+15551", _packed(text)] for text, at in texts]
+    return {"type": "recv-sms", "sms_num": len(rows), "sms": rows}
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+class TestInbox:
+    async def texts(self, world: World) -> list[str]:
+        return [event["data"]["text"] for event in await world.told() if event["type"] == "sms.received.v1"]
+
+    async def test_what_no_push_told_is_read_from_the_inbox_once(self, world: World) -> None:
+        world.device.came_in = [incoming("one", world.wall), incoming("two", world.wall)]
+        await world.passes(60)
+        await world.passes(60)
+        assert await self.texts(world) == ["one", "two"]
+        assert await world.ledger.write(lambda tx: tx.inbox_cursor("gw1")) == ("first", 3)
+
+    async def test_what_was_pushed_is_not_told_again(self, world: World) -> None:
+        await world.push(pushed(("one", world.wall)))
+        world.device.came_in = [incoming("one", world.wall), incoming("two", world.wall)]
+        await world.passes(60)
+        assert await self.texts(world) == ["one", "two"]
+
+    async def test_nor_is_a_push_that_comes_after_the_inbox_was_read_not_even_twice(self, world: World) -> None:
+        world.device.came_in = [incoming("one", world.wall)]
+        await world.passes(60)
+        late = pushed(("one", world.wall - 60))
+        await world.push(late)
+        await world.push(late)
+        assert await self.texts(world) == ["one"]
+
+    async def test_two_that_are_alike_are_both_told_though_one_push_was_lost(self, world: World) -> None:
+        await world.push(pushed(("yes", world.wall)))
+        world.device.came_in = [incoming("yes", world.wall), incoming("yes", world.wall)]
+        await world.passes(60)
+        assert await self.texts(world) == ["yes", "yes"]
+        assert len({event["id"] for event in await world.told()}) == len(await world.told())
+
+    async def test_a_device_that_began_anew_numbers_them_anew_and_none_is_told_again(self, world: World) -> None:
+        world.device.came_in = [incoming("one", world.wall)]
+        await world.passes(60)
+        world.device.ssrc = "second"
+        world.device.came_in += [incoming("two", world.wall)]
+        await world.passes(60)
+        assert await self.texts(world) == ["one", "two"]
+        assert await world.ledger.write(lambda tx: tx.inbox_cursor("gw1")) == ("second", 3)
+
+    async def test_many_are_read_in_pages(self, world: World) -> None:
+        world.device.came_in = [incoming(f"{n}", world.wall) for n in range(120)]
+        await world.passes(60)
+        assert await self.texts(world) == [f"{n}" for n in range(120)]
+
+    async def test_what_lay_there_before_the_first_look_is_not_told(self, world: World) -> None:
+        world.device.came_in = [incoming("last year", world.wall - 3e7), incoming("now", world.wall)]
+        await world.passes(60)
+        assert await self.texts(world) == ["now"]
+
+    async def test_a_page_that_could_not_be_stored_is_read_again(self, world: World) -> None:
+        world.device.came_in = [incoming("one", world.wall)]
+        await world.ledger.write(lambda tx: tx.connection.exec_driver_sql("PRAGMA max_page_count = 1"))
+        world.device.came_in += [incoming("x" * 900, world.wall, port) for port in range(1, 40)]
+        await world.passes(60)
+        await world.ledger.write(lambda tx: tx.connection.exec_driver_sql("PRAGMA max_page_count = 1073741823"))
+        await world.passes(60)
+        assert (await self.texts(world))[0] == "one" and len(await self.texts(world)) == 40
+
+
+REPORTS = {"delivery_report": True}
+
+
+class TestReportsThatWait:
+    """A delivery report names no task: where the SMS it may be about is in doubt, it waits for that to be settled."""
+
+    async def test_it_is_told_once_its_sms_is_settled(self, world: World) -> None:
+        tid = await doubt(world, REPORTS)
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
+        await world.passes(15)
+        assert await world.told() == []
+        await world.push(report(tid))
+        await world.inbound.match_orphans()
+        assert await world.kinds() == ["sms.sent", "sms.delivered"]
+
+    async def test_it_is_told_as_unmatched_where_its_sms_never_went_out(self, world: World) -> None:
+        await world.inquiry.begin()
+        await doubt(world, REPORTS)
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
+        for _ in range(3):
+            await world.passes(15)
+        await world.inbound.match_orphans()
+        assert await state(world) is State.HANDED_BACK
+        assert await world.kinds() == ["sms.report_unmatched"]
+
+    async def test_a_report_by_two_ways_is_told_once(self, world: World) -> None:
+        await world.accept(REPORTS, key="send.single")
+        await world.push(report(world.tid))
+        await world.push({"type": "recv-sms", "sms": [[1, "1.01", int(world.wall), "1", TO, "0 14072322113832"]]})
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall, TO, 0, stamp="14072322113832")]
+        await world.passes(60)
+        assert await world.kinds() == ["sms.submitted", "sms.sent", "sms.delivered"]
+
+
+async def test_a_device_that_began_anew_has_forgotten_its_tasks(world: World) -> None:
+    """Their places on the ports are free at once, and their deadline need not be waited for."""
+    await world.accept(key="send.single")
+    status = await world.device.status(callback_url=None, period_s=60)
+    await world.inbound.absorb_status("gw1", replace(status, seq=40))
+    await world.inbound.absorb_status("gw1", replace(status, seq=1))
+    sms = await world.sms()
+    assert sms is not None and (sms.state, sms.reason) == (State.IN_DOUBT, "report_lost")
+    assert world.fleet.port("gw1", 1).queued == 0
