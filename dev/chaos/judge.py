@@ -23,10 +23,9 @@ FOREIGN = "foreign"
 
 UNKNOWN = "sms.unknown"
 PROVEN_CODES = frozenset({2, 5})
-BEFORE_VERDICT_S = 30.0
-"""An SMS that no device took was begun at most so long before its sms.unknown: POST, doubt and a margin."""
+BEFORE_VERDICT_S = 50.0
+"""An SMS that no device took was begun at most so long before its sms.unknown: POST, twice the doubt, a margin."""
 
-FOREIGN_TAKES_S = 10.0
 REBOOT_LOSES_S = 30.0
 """An incoming SMS that is younger than this may be lost by a reboot: its card was not registered again yet."""
 
@@ -415,11 +414,11 @@ def _rebooted(history: History, gateway: str, began: float, ended: float) -> boo
 
 
 def _shared(history: History, doubt: _Doubt) -> bool:
-    """Whether somebody else sent from its port meanwhile, or so shortly before that it was counted meanwhile."""
+    """Whether somebody else had sent from its port: its counters prove nothing from then on."""
     return any(
         fault.kind == "foreign_sms"
         and (fault.what["gateway"], fault.what["port"]) == (doubt.gateway, doubt.port)
-        and doubt.began - FOREIGN_TAKES_S <= fault.began <= doubt.ended
+        and fault.began <= doubt.ended
         for fault in history.faults
     )
 

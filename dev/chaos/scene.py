@@ -205,7 +205,7 @@ def impatient(settings: dict[str, Any]) -> None:
     settings["limits"] = {"segments_per_min": 60, "burst": 3}
     settings["routes"] = [{"name": name, "ports": ports} for name, ports in ROUTES.items()]
     for gateway in settings["gateways"]:
-        gateway |= {"report_period_s": 1, "posts_per_s": 4}
+        gateway |= {"report_period_s": 1, "posts_per_s": 4.0, "poll_s": 10.0}
 
 
 @asynccontextmanager
