@@ -140,6 +140,11 @@ class History:
         return {told.subject for told in self.told if told.data.get("reason") == "id_conflict"}
 
     @cached_property
+    def delivered(self) -> set[tuple[str, int]]:
+        """The tasks for which the network had a delivery report."""
+        return {(row["gateway"], tid) for row in self.record for tid in row.get("delivers", ())}
+
+    @cached_property
     def _marked(self) -> dict[tuple[str, str], list[Sms]]:
         found: dict[tuple[str, str], list[Sms]] = defaultdict(list)
         for sms in self.sms.values():
@@ -191,7 +196,7 @@ def judge(history: History) -> Verdict:
     verdict.lost += _lost_arrivals(history)
     verdict.duplicated += _duplicated(history)
     verdict.unexpected += [*_foreign_events(history), *_foreign_tasks(history), *_contradictions(history)]
-    verdict.unexpected += _repeated_arrivals(history)
+    verdict.unexpected += [*_untrue_steps(history), *_repeated_arrivals(history)]
     verdict.unknown += [Finding(told.subject, str(told.data.get("reason"))) for told in _unknown(history)]
     verdict.unknown_provable += _provable(history)
     verdict.recovered = sum(asked.confirmed_at is None and _is_ended(history, asked.ask) for asked in history.asked)
@@ -321,16 +326,30 @@ def _contradictions(history: History) -> Iterator[Finding]:
                 yield Finding(key, f"{told.kind} corrects {told.data['corrects']}, which was never told")
         if key in history.sms and (untruth := _untruth(finals[-1], history.rows.get(key, []))):
             yield Finding(key, untruth)
-    delivered = {(row["gateway"], tid) for row in history.record for tid in row.get("delivers", ())}
+
+
+def _untrue_steps(history: History) -> Iterator[Finding]:
+    """Events on the way that the record refutes, and two events of one SMS in the same place of its sequence."""
+    happened: dict[str, set[tuple[str, int]]] = {"sms.delivered": history.delivered, "sms.submitted": set()}
+    happened["sms.submitted"] |= {(r["gateway"], r["tid"]) for r in history.record if r["kind"] == "handed_over"}
+    places: dict[tuple[str, str], str] = {}
     for told in history.told:
-        if told.kind == "sms.delivered" and (told.data.get("gateway"), told.data.get("tid")) not in delivered:
-            yield Finding(told.subject, "told as delivered, and the network never said so")
+        task = (told.data.get("gateway"), told.data.get("tid"))
+        if told.kind in happened and task not in happened[told.kind]:
+            yield Finding(told.subject, f"{told.kind} of {task[0]} task {task[1]}, and the record does not know it")
+        if told.kind in SMS_EVENTS and (sequence := told.event.get("sequence")) is not None:
+            event_id = str(told.event["id"])
+            if places.setdefault((told.subject, sequence), event_id) != event_id:
+                yield Finding(
+                    told.subject, f"{event_id} and {places[told.subject, sequence]} are both number {sequence}"
+                )
 
 
 def _untruth(last: Told, rows: Sequence[Mapping[str, Any]]) -> str | None:
     on_air = any(row["kind"] == "on_air" for row in rows)
-    if last.kind == "sms.sent" and not on_air:
-        return "told as sent, and it was never on air"
+    task = (last.data.get("gateway"), last.data.get("tid"))
+    if last.kind == "sms.sent" and not any(r["kind"] == "on_air" and (r["gateway"], r["tid"]) == task for r in rows):
+        return f"told as sent by {task[0]} task {task[1]}, which was never on air"
     certain = last.kind in {"sms.expired", "sms.rejected"} or last.data.get("certain") is True
     if certain and last.kind != "sms.sent" and on_air:
         return f"told as {last.kind.removeprefix('sms.')} for certain, and it was on air"
@@ -428,9 +447,8 @@ def _shared(history: History, doubt: _Doubt) -> bool:
 
 def _delivery_reports(history: History) -> dict[str, int]:
     """How many came in, by whatever way the bridge learnt of them, and how many it could assign."""
-    came = {(row["gateway"], tid) for row in history.record for tid in row.get("delivers", ())}
     matched = {one.event["id"] for one in history.told if one.kind in {"sms.delivered", "sms.undelivered"}}
-    return {"matched": len(matched), "told": len(came)}
+    return {"matched": len(matched), "told": len(history.delivered)}
 
 
 def _mark_of(text: str) -> str:

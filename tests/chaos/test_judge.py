@@ -20,8 +20,22 @@ def asked(
     return Asked(ask, 100.0, 100.1 if confirmed else None)
 
 
-def told(kind: str, key: str = "s1", *, n: int = 1, at: float = 110.0, broken: str | None = None, **data: Any) -> Told:
-    return Told(at, {"id": f"{key}/{n}/{kind}", "type": f"{kind}.v1", "subject": key, "data": data}, broken)
+def told(
+    kind: str,
+    key: str = "s1",
+    *,
+    n: int = 1,
+    at: float = 110.0,
+    tid: int = 7,
+    sequence: str | None = None,
+    broken: str | None = None,
+    **data: Any,
+) -> Told:
+    place = (
+        {"gateway": "gw1", "tid": tid} if kind in {"sms.submitted", "sms.sent", "sms.delivered", "sms.unknown"} else {}
+    )
+    event = {"id": f"{key}/{n}/{kind}", "type": f"{kind}.v1", "subject": key, "data": {**place, **data}}
+    return Told(at, {**event, "sequence": sequence} if sequence else event, broken)
 
 
 def row(kind: str, key: str = "s1", *, tid: int = 7, at: float = 101.0, **more: Any) -> dict[str, Any]:
@@ -55,7 +69,7 @@ def test_a_request_that_was_sent_once_is_as_it_should_be():
 
 
 def test_a_confirmed_request_without_an_end_is_lost():
-    assert kinds(History([asked()], told=[told("sms.submitted")])) == {"lost": ["s1"]}
+    assert kinds(History([asked()], told=[told("sms.submitted")], record=SENT)) == {"lost": ["s1"]}
 
 
 def test_one_that_somebody_still_holds_is_stuck():
@@ -121,7 +135,7 @@ def test_what_is_still_missing_is_waited_for():
 
 def test_two_tasks_of_one_key_on_air_are_a_duplicate():
     record = [*SENT[:2], failed("5 SIM Unregistered"), row("handed_over", tid=8), row("on_air", tid=8)]
-    assert kinds(History([asked()], told=[told("sms.sent")], record=record)) == {"duplicated": ["s1"]}
+    assert kinds(History([asked()], told=[told("sms.sent", tid=8)], record=record)) == {"duplicated": ["s1"]}
 
 
 @pytest.mark.parametrize(
@@ -139,19 +153,19 @@ def test_two_tasks_of_one_key_on_air_are_a_duplicate():
 )
 def test_a_second_hand_over_needs_proof_that_the_first_failed(first: list[dict[str, Any]], *, proven: bool):
     record = [row("handed_over"), *first, row("handed_over", tid=8), row("on_air", tid=8)]
-    found = kinds(History([asked()], told=[told("sms.sent")], record=record))
+    found = kinds(History([asked()], told=[told("sms.sent", tid=8)], record=record))
     assert found == ({} if proven else {"duplicated": ["s1"]})
 
 
 def test_a_proof_that_comes_after_the_second_hand_over_is_none():
     record = [row("handed_over"), row("handed_over", tid=8), failed("5 SIM Unregistered"), row("on_air", tid=8)]
-    assert kinds(History([asked()], told=[told("sms.sent")], record=record)) == {"duplicated": ["s1"]}
+    assert kinds(History([asked()], told=[told("sms.sent", tid=8)], record=record)) == {"duplicated": ["s1"]}
 
 
 def test_one_sms_from_each_of_two_ports_is_none():
     each = asked("e1", kind="each", sms=(Sms("e1/0/1", "e1", TO, 1), Sms("e1/0/2", "e1", TO, 2)))
     record = [row(kind, "e1", port=port, tid=port) for kind in ("handed_over", "on_air") for port in (1, 2)]
-    events = [told("sms.sent", "e1/0/1"), told("sms.sent", "e1/0/2")]
+    events = [told("sms.sent", "e1/0/1", tid=1), told("sms.sent", "e1/0/2", tid=2)]
     assert kinds(History([each], told=events, record=record)) == {}
 
 
@@ -159,7 +173,7 @@ def test_one_sms_from_each_of_two_ports_is_none():
 
 
 def test_an_event_about_nobody_is_unexpected():
-    assert kinds(History([], told=[told("sms.submitted", "s9")])) == {"unexpected": ["s9"]}
+    assert kinds(History([], told=[told("sms.unknown", "s9")])) == {"unexpected": ["s9"]}
 
 
 def test_an_event_that_breaks_the_contract_is_unexpected():
@@ -203,11 +217,23 @@ def test_an_end_that_the_record_refutes_is_unexpected(event: Told, record: tuple
 
 
 def test_a_delivery_that_the_network_never_told_is_unexpected():
-    events = [told("sms.sent"), told("sms.delivered", gateway="gw1", tid=7)]
+    events = [told("sms.sent"), told("sms.delivered")]
     assert kinds(History([asked()], told=events, record=SENT)) == {"unexpected": ["s1"]}
     callback = {"kind": "callback", "gateway": "gw1", "http_status": 200, "delivers": [7], "tids": [], "texts": []}
     verdict = judge.judge(History([asked()], told=events, record=[*SENT, callback]))
     assert (verdict.bad, verdict.delivery_reports) == ([], {"matched": 1, "told": 1})
+
+
+def test_a_hand_over_that_the_record_does_not_know_is_unexpected():
+    events = [told("sms.submitted", tid=9), told("sms.sent")]
+    assert kinds(History([asked()], told=events, record=SENT)) == {"unexpected": ["s1"]}
+
+
+def test_two_events_of_one_sms_have_different_places_in_its_sequence():
+    same = [told("sms.submitted", sequence="01"), told("sms.sent", sequence="01")]
+    assert kinds(History([asked()], told=same, record=SENT)) == {"unexpected": ["s1"]}
+    apart = [told("sms.submitted", sequence="01"), told("sms.sent", sequence="02"), told("sms.sent", sequence="02")]
+    assert kinds(History([asked()], told=apart, record=SENT)) == {}
 
 
 # --- what comes in ---------------------------------------------------------------------------------------------------
@@ -245,7 +271,7 @@ def test_one_that_nobody_sent_is_unexpected():
 
 
 def unknown(key: str = "s1", *, tid: int = 7, sim: str = "sim1", at: float = 130.0) -> Told:
-    return told("sms.unknown", key, at=at, gateway="gw1", port=1, sim=sim, tid=tid, reason="report_lost")
+    return told("sms.unknown", key, at=at, tid=tid, port=1, sim=sim, reason="report_lost")
 
 
 def provable(
