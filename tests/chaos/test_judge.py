@@ -173,7 +173,7 @@ def test_one_sms_from_each_of_two_ports_is_none():
 
 
 def test_an_event_about_nobody_is_unexpected():
-    assert kinds(History([], told=[told("sms.unknown", "s9")])) == {"unexpected": ["s9"]}
+    assert kinds(History([], told=[told("sms.expired", "s9")])) == {"unexpected": ["s9"]}
 
 
 def test_an_event_that_breaks_the_contract_is_unexpected():
