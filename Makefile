@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench proof chaos chaos-night lock clean
+.PHONY: help demo test check bench proof chaos chaos-night losses lock clean
 
 PYTHON_FILES := bridge dev bench tests
 SEED := 1
@@ -52,6 +52,10 @@ chaos-night: ## the same for NIGHT_SEEDS, NIGHT_MINUTES each; names the seeds th
 	@failed=; for seed in $(NIGHT_SEEDS); do \
 		.venv/bin/python -m dev.chaos.run --seed $$seed --minutes $(NIGHT_MINUTES) || failed="$$failed $$seed"; \
 	done; echo "failed:$${failed:- none}" >&2; test -z "$$failed"
+
+losses: ## a thousand sessions lost and built anew, in search of anything that is left behind
+	@sh dev/setup.sh --dev
+	@LOSSES=1000 .venv/bin/python -m pytest tests/amqp/test_session.py -k losses
 
 lock: ## resolve the dependencies anew and write the three lock files
 	@sh dev/setup.sh --dev --no-broker

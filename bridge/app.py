@@ -54,7 +54,7 @@ log = structlog.get_logger()
 
 EXIT_FAILED, EXIT_LOCKED = 1, 3
 FIRST_SNAPSHOTS_S = 10.0
-CLEAN_STOP, DECLARED = "clean_stop", "declared"
+DECLARED = "declared"
 REAL_CLOCK = Clock(time.time, time.monotonic)
 
 
@@ -211,14 +211,15 @@ class Bridge:
         if stopping.is_set():
             return
         self._stage = "running"
+        await self.outbound.trial.begin()
         for name, work in {
             "outbound": self.outbound.run(),
+            "trial": self.outbound.trial.run(),
             "lanes": self.outbound.watch_lanes(),
             "patrol": self.patrol.run(),
             "inquiry": self.inquiry.run(),
         }.items():
             running.append(loops.create_task(work, name=name))
-        await self.ledger.write(lambda tx: tx.set_meta(CLEAN_STOP, "no"))
         log.info("bridge.running", fleet=repr(self.fleet), web=self.web.address)
 
     async def _first_words(self) -> bool:
@@ -239,7 +240,7 @@ class Bridge:
                 await self.relay.drain()
         except TimeoutError:
             log.warning("outbox.not_drained")
-        await self.ledger.write(lambda tx: tx.set_meta(CLEAN_STOP, "yes"))
+        await self.outbound.trial.end()
 
     async def _restore_budgets(self) -> None:
         """Buckets start empty after a restart; what a long message owes is still owed (promise 3)."""

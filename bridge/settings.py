@@ -46,6 +46,9 @@ MAX_CALLBACK_TOKENS = 2
 KEY_HORIZON_S = 48 * 3600
 """A key outlives max_age_s by this much, so that a late copy is still known (design 1.2)."""
 
+EVIDENCE_MARGIN_S = 5.0
+"""The two looks themselves, and the moment until the first."""
+
 PREFETCH_MIN, PREFETCH_MAX, PREFETCH_WINDOW_S = 50, 1_000, 6
 
 # The stop, step by step (design 3.6). Settings.grace_s adds them up: 5 + (submit_within_s + post_timeout_s) + 10 + 5
@@ -330,6 +333,11 @@ class TimingSettings(_Section):
     doubt_s: Seconds = Field(900.0, description="How long evidence is looked for when an answer was lost.")
     report_margin_s: Seconds = Field(60.0, description="Patience with a report beyond what the device needs.")
     repeat_window_s: Seconds = Field(600.0, description="The same callback again within this time is a repeat.")
+
+    @property
+    def evidence_s(self) -> float:
+        """How long it takes to learn from a SIM's counters that something never came: two looks, so far apart."""
+        return self.post_timeout_s + EVIDENCE_MARGIN_S
 
 
 class GatewaySettings(_Section):

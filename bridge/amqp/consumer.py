@@ -150,6 +150,7 @@ class Consumer:
         self.channel = channel
         self.settler = Settler(channel)
         self.received = 0
+        self.heard_at = asyncio.get_running_loop().time()
         self.started = False
         self.cancelled = False
         self.on_delivery = on_delivery
@@ -183,6 +184,7 @@ class Consumer:
         tag = message.delivery_tag
         assert tag is not None
         self.received += 1
+        self.heard_at = asyncio.get_running_loop().time()
         self.settler.take(tag)
         if self.cancelled:
             self.settler.settle(tag, ack=False)

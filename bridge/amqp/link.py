@@ -33,6 +33,9 @@ log = structlog.get_logger()
 ANSWER_WITHIN_S = 10.0
 LAST_WORDS_S = 2.0  # for verdicts that are on their way when the session is closed
 LOOK_EVERY_S = 10.0
+# A queue that is deleted and made again within a moment keeps our consumer, and RabbitMQ 3.10 counts its messages as
+# handed to it that it never sends. From outside that looks like a quiet queue: so a quiet one is opened anew at times.
+REOPEN_AFTER_S = 60.0
 TAKEN_RETRY_S = 0.25
 TAKEN_FOR_S = 1.0  # a shorter while it may be our own last consumer, which the broker has not let go of yet
 
@@ -74,7 +77,7 @@ class Link:
     @property
     def reading(self) -> list[str]:
         """The queues that are being read."""
-        return sorted(self._consumers)
+        return sorted(queue for queue, consumer in self._consumers.items() if consumer.started)
 
     @property
     def taken(self) -> list[str]:
@@ -272,6 +275,7 @@ class Link:
                     answer = await self._looking.queue_declare(self._topology.name(consumer.queue), passive=True)
                 if consumer.started and self._consumers.get(consumer.queue) is consumer:
                     self._compare(consumer, answer.consumer_count or 0, answer.message_count or 0)
+                    await self._reopen_if_quiet(consumer)
             for queue in self._topology.retired:
                 async with asyncio.timeout(ANSWER_WITHIN_S):
                     self._metrics.orphaned_messages.labels(queue).set(await self._count(queue))
@@ -285,6 +289,15 @@ class Link:
         self._stuck.pop(consumer, None)
         if idle:
             self._stuck[consumer] = consumer.received
+
+    async def _reopen_if_quiet(self, consumer: Consumer) -> None:
+        quiet_s = asyncio.get_running_loop().time() - consumer.heard_at
+        if quiet_s < REOPEN_AFTER_S or consumer.settler.held:
+            return
+        async with self._changing, asyncio.timeout(ANSWER_WITHIN_S):
+            if self._consumers.get(consumer.queue) is consumer:
+                await self._retire(consumer)
+        self.wishes_changed()
 
     def _lose_consumer(self, reason: str) -> None:
         self._metrics.consumer_restarts_total.inc()

@@ -8,6 +8,7 @@ the gateway had its say. The same round reads the device's inbox, so that no inc
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ from bridge.store.ledger import Account, Ledger, Transaction
 log = structlog.get_logger()
 
 TICK_S = 1.0
-ASK_EVERY_S = 15.0
+ASK_EVERY_S, ASK_LATE_EVERY_S = 15.0, 5.0
 INBOX_ROWS = 50
 INBOX_PAGES = 100
 FOREIGN_FOR_S = 86_400.0
@@ -149,16 +150,18 @@ class Inquiry:
                 await asyncio.sleep(TICK_S)
 
     def _due(self, doubts: Mapping[str, tuple[int, float]]) -> list[str]:
-        """Often where something is in doubt, at once where a deadline has come, else now and then."""
+        """Often where something is in doubt, at once where that is news or its moment has come, else now and then."""
         due = []
+        mono, wall = self._clock.mono(), self._clock.wall()
         for gateway in {*self._devices, *doubts}:
             count, deadline_at = doubts.get(gateway, (0, 0.0))
             self._metrics.in_doubt.labels(gateway).set(count)
-            asked = self._questions[gateway]
-            waited_s = self._clock.mono() - asked.asked_at
-            poll_s = self._poll_s(gateway)
-            often = count > 0 and (waited_s >= self._ask_every_s or deadline_at <= self._clock.wall())
-            if not asked.asking and (often or (poll_s is not None and waited_s >= poll_s)):
+            asked, poll_s = self._questions[gateway], self._poll_s(gateway)
+            late = count > 0 and deadline_at <= wall
+            every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
+            second_look_at = min(asked.absent.values(), default=math.inf) + self._settings.timing.post_timeout_s
+            urgent = count > len(asked.seen) or second_look_at <= mono
+            if not asked.asking and (urgent or (every_s is not None and mono - asked.asked_at >= every_s)):
                 due.append(gateway)
         return due
 

@@ -30,6 +30,7 @@ from bridge.errors import (
     Unroutable,
 )
 from bridge.flows.changes import Changes
+from bridge.flows.trial import Trial
 from bridge.metrics import Metrics
 from bridge.models import (
     H_ATTEMPT,
@@ -139,6 +140,9 @@ class Outbound:
         self._stopping = False
         self._bug: BaseException | None = None
         self._first_seen: OrderedDict[tuple[Key, int, bytes], float] = OrderedDict()
+        self.trial = Trial(
+            ledger, spawn=self._spawn, be_alone=self._be_alone, read=_read_to_refuse, refuse=self._refuse_poison
+        )
         self._lanes = [
             *(Lane(f"send.{r.name}", settings.prefetch_of(r.name), r.name, None) for r in settings.routes),
             *(Lane(f"gateway.{g.name}", settings.prefetch_pinned(g.name), None, g.name) for g in settings.gateways),
@@ -168,6 +172,10 @@ class Outbound:
 
     def accept(self, delivery: Delivery) -> None:
         """Take one delivery of a request: offer it to the planner, or settle it otherwise. Returns at once."""
+        if not self.trial.keeps(delivery, self._accept):
+            self._accept(delivery)
+
+    def _accept(self, delivery: Delivery) -> None:
         now = self._clock.wall()
         try:
             taken = intake.read(delivery, self._rules_of(delivery), now)
@@ -182,6 +190,10 @@ class Outbound:
 
     def returned(self, delivery: Delivery) -> None:
         """Take one delivery of ``sms.returned``: unroutable, expired in its queue, or over the delivery limit."""
+        if not self.trial.keeps(delivery, self._returned):
+            self._returned(delivery)
+
+    def _returned(self, delivery: Delivery) -> None:
         now = self._clock.wall()
         reason = _reason_of_return(delivery)
         try:
@@ -263,13 +275,29 @@ class Outbound:
             for delivery in deliveries:
                 delivery.give_back()
 
-    async def _reject(self, delivery: Delivery, error: RequestInvalid, row: Sms | None = None) -> None:
+    async def _be_alone(self) -> None:
+        """Return with nothing in hand but what the caller holds: give back what waits, let what is begun end."""
+        for waiting in self._planner.drain():
+            self._give_back(waiting)
+        while others := self._workers - {asyncio.current_task()}:
+            await asyncio.wait(others)
+
+    async def _refuse_poison(self, delivery: Delivery, readable: bool) -> None:
+        poison = RequestInvalid(
+            "poison", "the bridge died each time it took this, the last time with nothing else in hand"
+        )
+        await self._reject(delivery, poison, readable=readable)
+
+    async def _reject(
+        self, delivery: Delivery, error: RequestInvalid, row: Sms | None = None, *, readable: bool = True
+    ) -> None:
         """Refuse what breaks the contract; what has no readable key or place is kept in ``sms.dead`` too."""
         now = self._clock.wall()
-        key = row.key if row else intake.key_of(delivery)
+        seen = delivery if readable else replace(delivery, body=b"")
+        key = row.key if row else intake.key_of(seen)
         route, _ = intake.place_of(delivery.routing_key)
         detail = {"reason": error.reason, "field": error.field, "detail": str(error)}
-        refused = row or (_unread(delivery, key, route, now) if key else None)
+        refused = row or (_unread(seen, key, route, now) if key else None)
         event_id = f"{refused.key}/{refused.attempt}/sms.rejected" if refused else _nokey(delivery.body)
         if refused is None or error.reason != "invalid":
             await self._bury(delivery, error, event_id)
@@ -480,7 +508,8 @@ class Outbound:
         else:
             outcome, verdicts = "answered", codes.of_answer(answer, tids)
         if outcome in {"silent", "garbled"}:
-            self._fleet.pause_gateway(gateway, self._clock.mono())  # or all that waits would follow into doubt
+            # Or all that waits would follow into doubt, and blur what the SIMs' counters tell of these.
+            self._fleet.pause_gateway(gateway, self._clock.mono(), least_s=timing.evidence_s)
         self._metrics.posts_total.labels(gateway, outcome).inc()
         self._metrics.tasks_per_post.observe(len(tasks))
         if outcome != "answered":
@@ -661,6 +690,8 @@ class Outbound:
         lane.consuming = False
         for waiting in self._planner.drain(lane.queue):
             self._give_back(waiting)
+        for delivery in self.trial.drain(lane.queue):
+            delivery.give_back()
 
     def _mark(self, lane: Lane, *, paused: bool) -> None:
         if lane.route:
@@ -690,6 +721,8 @@ class Outbound:
         for lane in self._lanes:
             await self._consumers.stop_consuming(lane.queue)
         await self._consumers.stop_consuming("returned")
+        for delivery in self.trial.drain():
+            delivery.give_back()
         for waiting in self._planner.drain():
             waiting.delivery.give_back()
         if self._workers:
@@ -759,6 +792,12 @@ def _unread(delivery: Delivery, key: Key, route: str | None, now: float) -> Sms:
     request = to_json({name: value for name, value in asked.items() if isinstance(value, str)})
     attempt = intake.attempt_of(delivery.headers)
     return Sms(key.app_id, key.id, fingerprint, State.REJECTED, now, attempt, request=request, route=route)
+
+
+def _read_to_refuse(delivery: Delivery) -> None:
+    """All that a refusal reads of a body."""
+    if key := intake.key_of(delivery):
+        _unread(delivery, key, None, 0.0)
 
 
 def _nokey(body: bytes) -> str:

@@ -33,9 +33,9 @@ class Pause:
         self.until = -math.inf
         self._length_s = 0.0
 
-    def begin(self, now: float, *, stop: bool = False) -> float:
+    def begin(self, now: float, *, stop: bool = False, least_s: float = 0.0) -> float:
         """It failed; answers until when to leave it alone. Failures during a pause are of the same trouble."""
-        first, longest = STOP_S if stop else PAUSE_S
+        first, longest = (max(one, least_s) for one in (STOP_S if stop else PAUSE_S))
         if self.until <= now or self._length_s < first:
             self._length_s = min(max(first, 2 * self._length_s), longest)
             self.until = now + self._length_s
@@ -193,12 +193,12 @@ class Fleet:
         self.note_news(port)
         return port.pause.begin(now)
 
-    def pause_gateway(self, gateway: str, now: float, *, stop: bool = False) -> float:
+    def pause_gateway(self, gateway: str, now: float, *, stop: bool = False, least_s: float = 0.0) -> float:
         """The gateway refused or was not reached (``stop``: it refused us); answers until when it is left alone."""
         belief = self.gateways[gateway]
         for port in belief.ports.values():
             self.note_news(port)
-        return belief.pause.begin(now, stop=stop)
+        return belief.pause.begin(now, stop=stop, least_s=least_s)
 
     def note_success(self, gateway: str, number: int | None = None) -> None:
         """The gateway works, and the port where one is named: the next trouble begins with a short pause again."""

@@ -141,8 +141,10 @@ class History:
 
     @cached_property
     def delivered(self) -> set[tuple[str, int]]:
-        """The tasks for which the network had a delivery report."""
-        return {(row["gateway"], tid) for row in self.record for tid in row.get("delivers", ())}
+        """The tasks for which the network has a delivery report, by whatever way it comes."""
+        wanted = {sms.key for asked in self.asked for sms in asked.ask.sms if _wants_report(asked.ask)}
+        rows = (row for key in wanted for row in self.rows.get(key, []))
+        return {(row["gateway"], row["tid"]) for row in rows if row["kind"] == "on_air"}
 
     @cached_property
     def _marked(self) -> dict[tuple[str, str], list[Sms]]:
@@ -446,9 +448,13 @@ def _shared(history: History, doubt: _Doubt) -> bool:
 
 
 def _delivery_reports(history: History) -> dict[str, int]:
-    """How many came in, by whatever way the bridge learnt of them, and how many it could assign."""
+    """How many the network had, and how many of them the bridge could assign."""
     matched = {one.event["id"] for one in history.told if one.kind in {"sms.delivered", "sms.undelivered"}}
     return {"matched": len(matched), "told": len(history.delivered)}
+
+
+def _wants_report(ask: Ask) -> bool:
+    return isinstance(ask.body, Mapping) and ask.body.get("delivery_report") is True
 
 
 def _mark_of(text: str) -> str:

@@ -88,7 +88,7 @@ class TestDeadline:
         await doubt(world)
         await world.passes(899)
         assert await world.told() == []
-        await world.passes(2)
+        await world.passes(6)
         assert await reason(world) == "answer_lost"
         assert len(world.device.posts) == 1 and await world.back() == []
 
@@ -240,7 +240,7 @@ class TestCounters:
     async def test_another_submitter_on_the_sim_makes_them_worthless_for_a_day(self, world: World) -> None:
         await doubt(world)
         world.device.counted[1] = (103, 10, 0)
-        await world.passes(15)
+        await world.passes(20)
         await doubt(world, {"id": "b"})
         await world.passes(15)
         await world.passes(15)
@@ -268,7 +268,7 @@ class TestCounters:
 
         world.device.while_counting = another
         world.device.counted[1] = (101, 10, 0)
-        await world.passes(15)
+        await world.passes(20)
         assert await state(world) is State.IN_DOUBT
         await world.push(report(world.tid))
         for _ in range(2):
@@ -277,7 +277,7 @@ class TestCounters:
 
     async def test_a_port_in_use_gives_a_doubt_more_time_than_its_deadline(self, world: World) -> None:
         await doubt(world)
-        world.mono += 5  # the gateway is left alone for a moment after an answer was lost
+        world.mono += 20  # so long the gateway is left alone after an answer was lost
         await world.accept({"id": "b"}, key="send.single")
         world.device.counted[1] = (100, 10, 1)
         await world.passes(901)

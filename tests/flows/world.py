@@ -62,10 +62,17 @@ class Device:
     came_in: list[ReceivedSms | DeliveryReport] = field(default_factory=list)
     deaf: Exception | None = None
     while_counting: Callable[[], Awaitable[object]] | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    posting: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def submit(self, tasks: Sequence[SmsTask], in_time: Callable[[], bool]) -> SubmitAnswer:
         assert in_time()
         self.posts.append(list(tasks))
+        self.posting.set()
+        await self.gate.wait()
         if self.failure is not None:
             raise self.failure
         acks = [TaskAck(task.tid, self.codes.get(task.to, 0), "text") for task in tasks if task.to not in self.gone]

@@ -180,6 +180,14 @@ def test_pauses_of_a_gateway_that_refused_us_double_to_a_quarter_of_an_hour():
     assert pause.begin(now) - now == 60
 
 
+def test_a_pause_may_have_to_be_longer_than_usual():
+    pause, now, lengths = Pause(), 0.0, []
+    for least_s in (0.0, 20.0, 20.0, 90.0):
+        lengths.append(pause.begin(now, least_s=least_s) - now)
+        now = pause.until
+    assert lengths == [2, 20, 40, 90]
+
+
 def test_failures_during_a_pause_are_of_the_same_trouble_unless_it_is_worse():
     pause = Pause()
     assert [pause.begin(0.0), pause.begin(0.0), pause.begin(1.0)] == [2, 2, 2]
