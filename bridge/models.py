@@ -257,6 +257,7 @@ class Sms:
     sim: str | None = None
     tid: int | None = None
     begun_at: float | None = None
+    begun_n: int | None = None
     owner: str | None = None
     epoch: int = 0
     code: int | None = None

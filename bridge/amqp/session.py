@@ -30,7 +30,7 @@ from bridge.settings import AmqpSettings
 
 log = structlog.get_logger()
 
-BACK_OFF_S = (0.5, 15.0)
+BACK_OFF_S = (0.5, 5.0)
 STEADY_S = 30.0  # a link that stood this long was a good one: after it, the back-off begins anew
 
 

@@ -35,6 +35,9 @@ TICK_S = 1.0
 ASK_EVERY_S, ASK_LATE_EVERY_S = 15.0, 5.0
 INBOX_ROWS = 50
 INBOX_PAGES = 100
+KERNEL_LAG_S = 1.0
+"""The kernel gives up what a device does not acknowledge that much later than we do, at the most."""
+
 FOREIGN_FOR_S = 86_400.0
 """The counters of a SIM that another submitter used prove nothing for so long."""
 
@@ -75,9 +78,12 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The books of one gateway at one moment (unix seconds), port by port: what is open or given up, the accounts."""
+    """The books of one gateway at one moment, port by port: what is open or given up, the accounts.
 
-    at: float
+    ``begun`` counts its hand-overs so far: an order that no clock can change.
+    """
+
+    begun: int
     rows: Mapping[int, Sequence[Sms]]
     accounts: Mapping[int, Account]
 
@@ -124,6 +130,7 @@ class Inquiry:
         self._wake_relay = wake_relay
         self._questions: dict[str, Questions] = defaultdict(Questions)
         self._ask_every_s = min(ASK_EVERY_S, settings.timing.doubt_s / 4)
+        self._gone_after_s = settings.timing.post_timeout_s + KERNEL_LAG_S
         self._inherited: frozenset[Attempt] = frozenset()
 
     # --- when -------------------------------------------------------------------------------------------------------
@@ -159,7 +166,7 @@ class Inquiry:
             asked, poll_s = self._questions[gateway], self._poll_s(gateway)
             late = count > 0 and deadline_at <= wall
             every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
-            second_look_at = min(asked.absent.values(), default=math.inf) + self._settings.timing.post_timeout_s
+            second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s
             urgent = count > len(asked.seen) or second_look_at <= mono
             if not asked.asking and (urgent or (every_s is not None and mono - asked.asked_at >= every_s)):
                 due.append(gateway)
@@ -174,6 +181,8 @@ class Inquiry:
         asked.asking = True
         try:
             answered = await self._ask(gateway)
+            if not answered:  # whatever is handed over to it now would only follow into doubt
+                self._fleet.pause_gateway(gateway, self._clock.mono())
             await self._give_up(gateway, answered=answered)
         except LedgerUnavailable as error:
             log.error("ledger.unavailable", error=str(error))
@@ -248,15 +257,14 @@ class Inquiry:
 
     async def _ask_for_counters(self, gateway: str) -> None:
         """Evidence (3): the SIMs' counters, between two looks into the books; the inbox tells whether it began anew."""
-        at = self._clock.wall()
-        before = await self._ledger.write(lambda tx: _look(tx, gateway, at))
+        before = await self._ledger.write(lambda tx: _look(tx, gateway))
         counters = await self._devices[gateway].statistics()
         ssrc = await self._read_inbox(gateway)
         now = self._clock.wall()
 
         def judge(tx: Transaction) -> Pairs:
-            after = _look(tx, gateway, now)
-            pairs = [pair for row in counters for pair in self._judge(tx, gateway, row, ssrc, before, after)]
+            after = _look(tx, gateway)
+            pairs = [pair for row in counters for pair in self._judge(tx, gateway, row, ssrc, before, after, now)]
             tx.settle([outcome for _, outcome in pairs], now)
             return pairs
 
@@ -280,7 +288,9 @@ class Inquiry:
 
     # --- judging ----------------------------------------------------------------------------------------------------
 
-    def _judge(self, tx: Transaction, gateway: str, row: SimStatistics, ssrc: str, before: Look, after: Look) -> Pairs:
+    def _judge(
+        self, tx: Transaction, gateway: str, row: SimStatistics, ssrc: str, before: Look, after: Look, now: float
+    ) -> Pairs:
         """What the counters of one SIM settle."""
         port, belief = row.port.number, self._fleet.find_port(gateway, row.port.number)
         if belief is None or not belief.registered or row.port.slot not in {0, belief.slot}:
@@ -291,11 +301,11 @@ class Inquiry:
             return []
         counted = Counters(row.sent_ok, row.sent_failed, row.unsent + row.sending)
         foreign_at = account.foreign_at if account else None
-        fresh = Account(belief.sim, ssrc, counted.ok, counted.failed, before.at, foreign_at)
+        fresh = Account(belief.sim, ssrc, counted.ok, counted.failed, before.begun, foreign_at)
         if account is None or (account.sim, account.ssrc) != (belief.sim, ssrc):
             self._open_account(tx, gateway, port, fresh, counted, rows)
             return []
-        covered = [sms for sms in rows if (sms.begun_at or 0.0) >= account.since]
+        covered = [sms for sms in rows if (sms.begun_n or 0) > account.since]
         taken, doubtful = [s for s in covered if _is_taken(s)], [s for s in covered if not _is_taken(s)]
         expected = Counters(account.ok, account.failed)
         finding = evidence.weigh(expected, counted, taken=len(taken), doubtful=len(doubtful))
@@ -304,15 +314,15 @@ class Inquiry:
         if not isinstance(finding, Finding):
             log.info("account.broken", gateway=gateway, port=port, reason=finding)
             if finding == "another_submitter":
-                fresh = replace(fresh, foreign_at=after.at)
-                tx.note_foreign(gateway, port, after.at)
+                fresh = replace(fresh, foreign_at=now)
+                tx.note_foreign(gateway, port, now)
             self._open_account(tx, gateway, port, fresh, counted, rows)
             return []
-        if account.foreign_at is not None and after.at - account.foreign_at < FOREIGN_FOR_S:
+        if account.foreign_at is not None and now - account.foreign_at < FOREIGN_FOR_S:
             return []
         if finding.fate is None and (counted.waiting or any(sms.reason is None for sms in taken)):
             self._questions[gateway].later.update(map(attempt_of, covered))
-        return [*self._arrived(finding, taken, doubtful, after.at), *self._absent(gateway, finding, doubtful, after.at)]
+        return [*self._arrived(finding, taken, doubtful, now), *self._absent(gateway, finding, doubtful, now)]
 
     def _arrived(self, finding: Finding, taken: Sequence[Sms], doubtful: Sequence[Sms], now: float) -> Pairs:
         """Those that the device had: how they ended, or at least that it took them."""
@@ -339,7 +349,7 @@ class Inquiry:
                 asked.absent.pop(attempt_of(sms), None)
                 continue
             since = asked.absent.setdefault(attempt_of(sms), mono)
-            if mono - since < self._settings.timing.post_timeout_s:
+            if mono - since < self._gone_after_s:
                 asked.later.add(attempt_of(sms))
             elif (outcome := outcomes.absent(sms, now)) is not None:
                 pairs.append((sms, outcome))
@@ -355,7 +365,7 @@ class Inquiry:
             for sms in rows
             if sms.state is State.IN_DOUBT
             and not _is_taken(sms)
-            and mono - seen.get(attempt_of(sms), mono) < self._settings.timing.post_timeout_s
+            and mono - seen.get(attempt_of(sms), mono) < self._gone_after_s
         ]
         if not counted.waiting and not coming:
             tx.open_account(gateway, port, account)
@@ -389,13 +399,13 @@ class Inquiry:
             self._wake_relay()
 
 
-def _look(tx: Transaction, gateway: str, at: float) -> Look:
-    accounts = tx.accounts(gateway)
-    since = min((account.since for account in accounts.values()), default=at)
+def _look(tx: Transaction, gateway: str) -> Look:
+    accounts, begun = tx.accounts(gateway), tx.begun(gateway)
+    since = min((account.since for account in accounts.values()), default=begun)
     rows: dict[int, list[Sms]] = defaultdict(list)
     for sms in (*tx.open_at(gateway), *tx.unknown_at(gateway, since)):
         rows[sms.port or 0].append(sms)
-    return Look(at, rows, accounts)
+    return Look(begun, rows, accounts)
 
 
 def _is_taken(sms: Sms) -> bool:

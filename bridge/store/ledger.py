@@ -88,13 +88,13 @@ class KnownSms:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the counters of the SIM in a port must show, for SMS begun from ``since`` on (see rules.evidence)."""
+    """What the counters of the SIM in a port must show, for hand-overs after number ``since`` (see rules.evidence)."""
 
     sim: str
     ssrc: str
     ok: int
     failed: int
-    since: float
+    since: int
     foreign_at: float | None = None
 
 
@@ -146,8 +146,8 @@ class Transaction:
         """All that this gateway may still hold."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OPEN_AT, (gateway,))]
 
-    def unknown_at(self, gateway: str, since: float) -> list[Sms]:
-        """Those of this gateway that were given up since then."""
+    def unknown_at(self, gateway: str, since: int) -> list[Sms]:
+        """Those of this gateway's hand-overs after this number that were given up."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_UNKNOWN_SINCE, (gateway, since))]
 
     def doubts(self) -> dict[str, tuple[int, float]]:
@@ -184,7 +184,7 @@ class Transaction:
         for outcome in outcomes:
             if outcome.counted is not None:
                 of = outcome.sms
-                self._raw.execute(sql.COUNT_RESULT[outcome.counted], (of.gateway, of.port, of.begun_at))
+                self._raw.execute(sql.COUNT_RESULT[outcome.counted], (of.gateway, of.port, of.begun_n or 0))
         self.publish([publication for outcome in outcomes for publication in outcome.publications], now)
 
     def decide(
@@ -220,8 +220,8 @@ class Transaction:
             admitted.append(one)
             if one is not None:
                 taken[candidate.key] = one
-        tids = iter(self._take_tids(gateway, len(taken)))
-        begun = [one and replace(one, tid=next(tids)) for one in admitted]
+        numbers = iter(self._take_numbers(gateway, len(taken)))
+        begun = [one and replace(one, **next(numbers)) for one in admitted]
         self.save(one for one in begun if one)
         return begun
 
@@ -248,20 +248,21 @@ class Transaction:
             self.publish([again], now)
         return None
 
-    def _take_tids(self, gateway: str, count: int) -> list[int]:
-        """The next task ids of a gateway: int32, wrapping, never one that an open row holds."""
+    def _take_numbers(self, gateway: str, count: int) -> list[dict[str, Any]]:
+        """The next task ids of a gateway (int32, wrapping, never one that an open row holds), and the numbers of these
+        hand-overs, which only rise.
+        """
         if count == 0:
             return []
-        row = self._raw.execute(sql.NEXT_TID, (gateway,)).fetchone()
-        first: int = row[0]
+        first, begun = self._raw.execute(sql.NEXT_TID, (gateway,)).fetchone()
         tids: list[int] = []
         while len(tids) < count:
             last = min(first + count - len(tids) - 1, MAX_TID)
             held = {tid for (tid,) in self._raw.execute(sql.OPEN_TIDS, (gateway, first, last))}
             tids += [tid for tid in range(first, last + 1) if tid not in held]
             first = last + 1 if last < MAX_TID else 1
-        self._raw.execute(sql.SET_NEXT_TID, (first, gateway))
-        return tids
+        self._raw.execute(sql.SET_NEXT_TID, (first, begun + count, gateway))
+        return [{"tid": tid, "begun_n": n} for n, tid in enumerate(tids, begun + 1)]
 
     def spend(self, levels: Mapping[str, tuple[float, float]]) -> None:
         """Note what is left in the SIMs' buckets: {sim: (level in segments, unix seconds)}."""
@@ -328,6 +329,11 @@ class Transaction:
         """The accounts of the SIMs in a gateway's ports."""
         return {port: Account(*told) for port, *told in self._raw.execute(sql.ACCOUNTS, (gateway,))}
 
+    def begun(self, gateway: str) -> int:
+        """How many hand-overs to this gateway were begun so far."""
+        count: int = self._raw.execute(sql.BEGUN, (gateway,)).fetchone()[0]
+        return count
+
     def open_account(self, gateway: str, port: int, account: Account) -> None:
         """Begin a port's account anew."""
         self._raw.execute(
@@ -365,7 +371,6 @@ class Transaction:
     def move_clock(self, by: float, now: float) -> None:
         """The machine's clock was set to ``now``: stored moments of open SMS go with it, but the newest, told by it."""
         self._raw.execute(sql.MOVE_DEADLINES, {"by": by, "now": now})
-        self._raw.execute(sql.MOVE_ACCOUNTS, (by,))
 
     def deny_future(self, now: float) -> None:
         """A stored moment in the future counts as now (design 3.7)."""

@@ -60,11 +60,12 @@ sms = Table(
     Column("event_type", Text),
     Column("event_at", Float),
     Column("report", Integer, comment="code of the delivery report that matched this SMS"),
+    Column("begun_n", Integer, comment="number of this hand-over among its gateway's"),
     Index("sms_tid", "gateway", "tid", unique=True, sqlite_where=OPEN_STATES),
     Index("sms_task", "gateway", "tid", sqlite_where=text("tid IS NOT NULL")),
     Index("sms_deadline", "deadline_at", sqlite_where=WAITING_STATES),
     Index("sms_recipient", text("substr(recipient, -7)"), "sim", sqlite_where=REPORTABLE_STATES),
-    Index("sms_unknown", "gateway", "state_at", sqlite_where=text("state = 'unknown'")),
+    Index("sms_unknown", "gateway", "begun_n", sqlite_where=text("state = 'unknown'")),
     Index("sms_age", "state_at"),
     sqlite_with_rowid=False,
 )
@@ -145,7 +146,7 @@ statistics = Table(
     Column("ssrc", Text, nullable=False, comment="the start of the device that the counters belong to"),
     Column("ok", Integer, nullable=False, comment="what the device's counters must show by now"),
     Column("failed", Integer, nullable=False),
-    Column("since", Float, nullable=False, comment="SMS begun before are not in the account"),
+    Column("since", Integer, nullable=False, comment="the hand-overs up to this number are not in the account"),
     Column("foreign_at", Float, comment="when another submitter was last seen on it"),
     sqlite_with_rowid=False,
 )
@@ -186,6 +187,7 @@ gateway = Table(
     Column("next_sms", Integer),
     Column("owner", Text),
     Column("epoch", Integer, nullable=False),
+    Column("begun", Integer, nullable=False, server_default="0", comment="hand-overs to this gateway so far"),
     sqlite_with_rowid=False,
 )
 

@@ -14,7 +14,8 @@ from bridge.models import Sms, State, to_json
 COLUMNS = (
     "app_id", "id", "fingerprint", "state", "state_at", "attempt", "tried", "sequence", "request", "route", "parent",
     "recipient", "segments", "encoding", "expires_at", "deadline_at", "gateway", "port", "slot", "sim", "tid",
-    "begun_at", "owner", "epoch", "code", "reason", "certain", "detail", "event_id", "event_type", "event_at",
+    "begun_at", "begun_n", "owner", "epoch", "code", "reason", "certain", "detail", "event_id", "event_type",
+    "event_at",
 )  # fmt: skip
 _NAMES = ", ".join(COLUMNS)
 _MARKS = ", ".join("?" * len(COLUMNS))
@@ -39,7 +40,7 @@ SMS_SENT_TO = (
     "AND report IS NULL AND begun_at >= ? ORDER BY begun_at LIMIT 20"
 )
 SMS_OPEN_AT = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state IN ('submitting', 'in_doubt', 'submitted')"
-SMS_UNKNOWN_SINCE = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state = 'unknown' AND state_at >= ?"
+SMS_UNKNOWN_SINCE = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state = 'unknown' AND begun_n > ?"
 MOVE_DEADLINES = (
     "UPDATE sms SET deadline_at = deadline_at + :by, state_at = state_at + :by, begun_at = begun_at + :by "
     "WHERE state IN ('submitting', 'in_doubt', 'submitted') AND NOT state_at BETWEEN :now - 1 AND :now"
@@ -71,8 +72,9 @@ SPEND = (
 )
 DEBTS = "SELECT sim, level, at FROM budget WHERE level < 0"
 
-NEXT_TID = "SELECT next_tid FROM gateway WHERE name = ?"
-SET_NEXT_TID = "UPDATE gateway SET next_tid = ? WHERE name = ?"
+NEXT_TID = "SELECT next_tid, begun FROM gateway WHERE name = ?"
+SET_NEXT_TID = "UPDATE gateway SET next_tid = ?, begun = ? WHERE name = ?"
+BEGUN = "SELECT begun FROM gateway WHERE name = ?"
 OPEN_TIDS = (
     "SELECT tid FROM sms WHERE gateway = ? AND tid BETWEEN ? AND ? AND state IN ('submitting', 'in_doubt', 'submitted')"
 )
@@ -94,12 +96,11 @@ OPEN_ACCOUNT = (
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 COUNT_RESULT = {
-    "ok": "UPDATE statistics SET ok = ok + 1 WHERE gateway = ? AND port = ? AND since <= ?",
-    "failed": "UPDATE statistics SET failed = failed + 1 WHERE gateway = ? AND port = ? AND since <= ?",
-    "lost": "DELETE FROM statistics WHERE gateway = ? AND port = ? AND since <= ?",
+    "ok": "UPDATE statistics SET ok = ok + 1 WHERE gateway = ? AND port = ? AND since < ?",
+    "failed": "UPDATE statistics SET failed = failed + 1 WHERE gateway = ? AND port = ? AND since < ?",
+    "lost": "DELETE FROM statistics WHERE gateway = ? AND port = ? AND since < ?",
 }
 NOTE_FOREIGN = "UPDATE statistics SET foreign_at = ? WHERE gateway = ? AND port = ?"
-MOVE_ACCOUNTS = "UPDATE statistics SET since = since + ?"
 
 INBOX_CURSOR = "SELECT ssrc, next_sms FROM gateway WHERE name = ?"
 SET_INBOX_CURSOR = "UPDATE gateway SET ssrc = ?, next_sms = ? WHERE name = ?"
@@ -135,7 +136,7 @@ def row_of(sms: Sms) -> tuple[Any, ...]:
         sms.app_id, sms.id, sms.fingerprint, sms.state.value, sms.state_at, sms.attempt,
         to_json(sms.tried) if sms.tried else None, sms.sequence, sms.request, sms.route, sms.parent, sms.recipient,
         sms.segments, sms.encoding, sms.expires_at, sms.deadline_at, sms.gateway, sms.port, sms.slot, sms.sim, sms.tid,
-        sms.begun_at, sms.owner, sms.epoch, sms.code, sms.reason, sms.certain,
+        sms.begun_at, sms.begun_n, sms.owner, sms.epoch, sms.code, sms.reason, sms.certain,
         to_json(sms.detail) if sms.detail else None, sms.event_id, sms.event_type, sms.event_at,
     )  # fmt: skip
 

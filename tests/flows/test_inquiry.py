@@ -298,6 +298,18 @@ class TestCounters:
         unknown, sent = await world.told()
         assert (sent["type"], sent["data"]["corrects"]) == ("sms.sent.v1", unknown["id"])
 
+    @pytest.mark.parametrize("step", [3_600.0, -3_600.0])
+    async def test_a_clock_that_is_set_breaks_no_account(self, world: World, step: float) -> None:
+        world.wall += step
+        await world.accept({"id": "a"}, key="send.single")
+        await world.push(report(world.tid))
+        world.device.counted[1] = (101, 10, 0)
+        world.wall -= step
+        await doubt(world, {"id": "b"})
+        await world.passes(15)
+        await world.passes(20)
+        assert await state(world, "b") is State.HANDED_BACK
+
     async def test_polling_may_be_switched_off(self, tmp_path: Path) -> None:
         async with world(tmp_path / "other", gateways=[GATEWAY | {"poll_s": None}]) as made:
             await made.inquiry.begin()

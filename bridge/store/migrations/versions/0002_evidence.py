@@ -16,7 +16,12 @@ def upgrade() -> None:
         sa.Column("ssrc", sa.Text(), nullable=False, comment="the start of the device that the counters belong to"),
         sa.Column("ok", sa.Integer(), nullable=False, comment="what the device's counters must show by now"),
         sa.Column("failed", sa.Integer(), nullable=False),
-        sa.Column("since", sa.Float(), nullable=False, comment="SMS begun before are not in the account"),
+        sa.Column(
+            "since",
+            sa.Integer(),
+            nullable=False,
+            comment="the hand-overs up to this number are not in the account",
+        ),
         sa.Column("foreign_at", sa.Float(), nullable=True, comment="when another submitter was last seen on it"),
         sa.PrimaryKeyConstraint("gateway", "port"),
         sqlite_with_rowid=False,
@@ -52,6 +57,16 @@ def upgrade() -> None:
     )
     op.execute("UPDATE received SET seen = json_object(CASE via WHEN 'report' THEN 'push' ELSE via END, told)")
     op.drop_column("received", "via")
+    op.add_column(
+        "sms",
+        sa.Column("begun_n", sa.Integer(), nullable=True, comment="number of this hand-over among its gateway's"),
+    )
+    op.add_column(
+        "gateway",
+        sa.Column(
+            "begun", sa.Integer(), nullable=False, server_default="0", comment="hand-overs to this gateway so far"
+        ),
+    )
     op.drop_index("sms_recipient", "sms")
     op.create_index(
         "sms_recipient",
@@ -61,5 +76,5 @@ def upgrade() -> None:
         sqlite_where=sa.text("state IN ('submitting', 'in_doubt', 'submitted', 'sent')"),
     )
     op.create_index(
-        "sms_unknown", "sms", ["gateway", "state_at"], unique=False, sqlite_where=sa.text("state = 'unknown'")
+        "sms_unknown", "sms", ["gateway", "begun_n"], unique=False, sqlite_where=sa.text("state = 'unknown'")
     )
