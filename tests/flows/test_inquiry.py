@@ -53,7 +53,7 @@ class TestList:
     async def test_a_task_in_the_list_with_its_recipient_was_taken(self, world: World) -> None:
         tid = await doubt(world)
         world.device.listed[1] = (ListedTask(tid, TO),)
-        await world.passes(15)
+        await world.passes(16)
         assert await state(world) is State.SUBMITTED
         assert await world.kinds() == ["sms.submitted"]
         await world.push(report(tid))
@@ -62,7 +62,7 @@ class TestList:
     async def test_another_recipient_under_that_id_proves_nothing(self, world: World) -> None:
         tid = await doubt(world)
         world.device.listed[1] = (ListedTask(tid, "+4915199999999"),)
-        await world.passes(15)
+        await world.passes(16)
         assert await state(world) is State.IN_DOUBT
 
     async def test_a_task_that_still_waits_in_the_device_is_not_given_up(self, world: World) -> None:
@@ -143,31 +143,31 @@ class TestCounters:
 
     async def test_what_is_not_counted_never_came_and_goes_back(self, world: World) -> None:
         await doubt(world)
-        await world.passes(15)
+        await world.passes(16)
         assert await state(world) is State.IN_DOUBT, "it may be on its way still: seen twice or not believed"
-        await world.passes(15)
+        await world.passes(16)
         assert await state(world) is State.HANDED_BACK
         (back,) = await world.back()
         assert back.headers["x-attempt"] == 2 and await world.told() == []
 
     async def test_what_came_late_is_found_by_the_second_look(self, world: World) -> None:
         await doubt(world)
-        await world.passes(15)
+        await world.passes(16)
         world.device.counted[1] = (101, 10, 0)
-        await world.passes(15)
+        await world.passes(16)
         assert await world.kinds() == ["sms.sent"]
 
     async def test_counted_once_more_than_told_it_was_sent(self, world: World) -> None:
         await doubt(world)
         world.device.counted[1] = (101, 10, 0)
-        await world.passes(15)
+        await world.passes(16)
         (event,) = await world.told()
         assert (event["type"], event["data"]["evidence"]) == ("sms.sent.v1", "statistics")
 
     async def test_counted_as_failed_it_may_be_on_air_and_is_not_sent_again(self, world: World) -> None:
         await doubt(world)
         world.device.counted[1] = (100, 11, 0)
-        await world.passes(15)
+        await world.passes(16)
         (event,) = await world.told()
         assert event["type"] == "sms.failed.v1" and event["data"]["certain"] is False
         assert await world.back() == []
@@ -175,13 +175,13 @@ class TestCounters:
     async def test_waiting_in_the_device_it_was_taken(self, world: World) -> None:
         await doubt(world)
         world.device.counted[1] = (100, 10, 1)
-        await world.passes(15)
+        await world.passes(16)
         assert await world.kinds() == ["sms.submitted"]
 
     async def test_a_lost_report_is_read_from_the_counters(self, world: World) -> None:
         await report_lost(world)
         world.device.counted[1] = (101, 10, 0)
-        await world.passes(15)
+        await world.passes(16)
         assert await world.kinds() == ["sms.submitted", "sms.sent"]
 
     async def test_two_lost_reports_that_differ_settle_nobody(self, world: World) -> None:
@@ -197,8 +197,8 @@ class TestCounters:
         await world.push(report(world.tid))
         world.device.counted[1] = (101, 10, 0)
         await doubt(world, {"id": "b"})
-        await world.passes(15)
-        await world.passes(15)
+        await world.passes(16)
+        await world.passes(16)
         assert await state(world, "b") is State.HANDED_BACK
 
     async def test_a_report_that_is_on_its_way_is_left_to_come(self, world: World) -> None:
@@ -217,24 +217,24 @@ class TestCounters:
         await doubt(world)
         world.device.ssrc, world.device.counted[1] = "second", (100, 10, 0)
         for _ in range(3):
-            await world.passes(15)
+            await world.passes(16)
         assert await state(world) is State.IN_DOUBT
 
     async def test_nor_does_one_whose_counters_went_back(self, world: World) -> None:
         await doubt(world)
         world.device.counted[1] = (0, 0, 0)
         for _ in range(3):
-            await world.passes(15)
+            await world.passes(16)
         assert await state(world) is State.IN_DOUBT
 
     async def test_but_its_account_is_opened_anew_and_serves_the_next(self, world: World) -> None:
         await doubt(world)
         world.device.ssrc, world.device.counted[1] = "second", (0, 0, 0)
-        await world.passes(15)
-        await world.passes(15)
+        await world.passes(16)
+        await world.passes(16)
         await doubt(world, {"id": "b"})
         world.device.counted[1] = (1, 0, 0)
-        await world.passes(15)
+        await world.passes(16)
         assert (await state(world, "b"), await state(world)) == (State.SENT, State.IN_DOUBT)
 
     async def test_another_submitter_on_the_sim_makes_them_worthless_for_a_day(self, world: World) -> None:
@@ -242,13 +242,13 @@ class TestCounters:
         world.device.counted[1] = (103, 10, 0)
         await world.passes(20)
         await doubt(world, {"id": "b"})
-        await world.passes(15)
-        await world.passes(15)
+        await world.passes(16)
+        await world.passes(16)
         assert await state(world, "b") is State.IN_DOUBT
         await world.passes(86_400)
         await doubt(world, {"id": "c"})
-        await world.passes(15)
-        await world.passes(15)
+        await world.passes(16)
+        await world.passes(16)
         assert await state(world, "c") is State.HANDED_BACK
 
     async def test_so_does_one_that_the_device_tells_of(self, world: World) -> None:
@@ -256,7 +256,7 @@ class TestCounters:
         await world.push(told)
         await doubt(world)
         world.device.counted[1] = (101, 10, 0)
-        await world.passes(15)
+        await world.passes(16)
         assert await state(world) is State.IN_DOUBT
 
     async def test_what_changed_while_the_device_was_asked_is_asked_again(self, world: World) -> None:
@@ -272,7 +272,7 @@ class TestCounters:
         assert await state(world) is State.IN_DOUBT
         await world.push(report(world.tid))
         for _ in range(2):
-            await world.passes(15)
+            await world.passes(16)
         assert (await state(world), await state(world, "b")) == (State.HANDED_BACK, State.SENT)
 
     async def test_a_port_in_use_gives_a_doubt_more_time_than_its_deadline(self, world: World) -> None:
@@ -284,7 +284,7 @@ class TestCounters:
         assert await state(world) is State.IN_DOUBT
         await world.push(report(world.tid))
         world.device.counted[1] = (102, 10, 0)
-        await world.passes(15)
+        await world.passes(16)
         assert await state(world) is State.SENT
 
     async def test_they_correct_what_was_given_up(self, world: World) -> None:
@@ -306,7 +306,7 @@ class TestCounters:
         world.device.counted[1] = (101, 10, 0)
         world.wall -= step
         await doubt(world, {"id": "b"})
-        await world.passes(15)
+        await world.passes(16)
         await world.passes(20)
         assert await state(world, "b") is State.HANDED_BACK
 
@@ -315,7 +315,7 @@ class TestCounters:
             await made.inquiry.begin()
             await doubt(made)
             made.device.counted[1] = (101, 10, 0)
-            await made.passes(15)
+            await made.passes(16)
             assert await state(made) is State.IN_DOUBT
 
 
@@ -327,7 +327,7 @@ class TestSameTaskAgain:
         async with world(tmp_path / "other", gateways=[GATEWAY | {"resubmit_within_s": 120}]) as made:
             tid = await doubt(made)
             made.device.codes[TO] = code
-            await made.passes(15)
+            await made.passes(16)
             first, again = made.device.posts
             assert again == first and again[0].tid == tid
             assert await state(made) is (State.SUBMITTED if settled else State.IN_DOUBT)
@@ -340,7 +340,7 @@ class TestSameTaskAgain:
 
     async def test_not_without_being_asked_to(self, world: World) -> None:
         await doubt(world)
-        await world.passes(15)
+        await world.passes(16)
         assert len(world.device.posts) == 1
 
 
@@ -427,7 +427,7 @@ class TestReportsThatWait:
     async def test_it_is_told_once_its_sms_is_settled(self, world: World) -> None:
         tid = await doubt(world, REPORTS)
         world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
-        await world.passes(15)
+        await world.passes(16)
         assert await world.told() == []
         await world.push(report(tid))
         await world.inbound.match_orphans()
@@ -438,7 +438,7 @@ class TestReportsThatWait:
         await doubt(world, REPORTS)
         world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
         for _ in range(3):
-            await world.passes(15)
+            await world.passes(16)
         await world.inbound.match_orphans()
         assert await state(world) is State.HANDED_BACK
         assert await world.kinds() == ["sms.report_unmatched"]
