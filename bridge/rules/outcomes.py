@@ -249,13 +249,18 @@ def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | 
 
 
 def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) -> Outcome:
-    """A delivery report matched: it follows ``sent``, and implies it where the device's own report is still cached."""
-    before: tuple[Publication, ...] = ()
-    if sms.state is State.SUBMITTED and (implied := sent_as(sms, now, at=None)):
-        sms, before = implied.sms, implied.publications
+    """A delivery report matched: it follows ``sent``, and implies it where the device's own report is still cached.
+
+    Such a report is a repeat when it comes, so the SIM's account notes its result now.
+    """
+    implied = sent_as(sms, now, at=None) if sms.state is State.SUBMITTED else None
+    if implied is not None:
+        sms = implied.sms
     kind = "sms.delivered" if code == 0 else "sms.undelivered"
     told, event = tell(sms, kind, now, **_some({"code": code, "reported_at": stamp(at)}))
-    return Outcome(told, (*before, event))
+    if implied is None:
+        return Outcome(told, (event,))
+    return replace(implied, sms=told, publications=(*implied.publications, event))
 
 
 def _resent(sms: Sms, now: float, terms: Terms, code: int | None, text: str) -> Outcome | None:
