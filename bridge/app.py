@@ -27,6 +27,7 @@ from bridge.amqp.topology import Topology
 from bridge.ejoin.facts import Envelope, SmsTask, SubmitAnswer
 from bridge.errors import BridgeError, LedgerLocked
 from bridge.flows.changes import Changes
+from bridge.flows.commands import Commands
 from bridge.flows.inbound import Inbound, Known
 from bridge.flows.inquiry import Inquiry
 from bridge.flows.outbound import Outbound
@@ -103,6 +104,13 @@ class Bridge:
             clock=clock,
             wake_relay=self.relay.wake,
             is_paused=lambda: self.relay.paused,
+        )
+        self.commands = Commands(
+            ledger=ledger,
+            publish=self.session.publish_many,
+            rules_of=self.outbound.rules_of,
+            clock=clock,
+            wake_relay=self.relay.wake,
         )
         self.inbound = Inbound(
             Known(
@@ -220,6 +228,7 @@ class Bridge:
             "inquiry": self.inquiry.run(),
         }.items():
             running.append(loops.create_task(work, name=name))
+        self.session.consume("command", 1, self.commands.accept)
         log.info("bridge.running", fleet=repr(self.fleet), web=self.web.address)
 
     async def _first_words(self) -> bool:
@@ -234,9 +243,11 @@ class Bridge:
         """Not ready; consumers; what is in flight; the outbox. The web goes on until the very end."""
         self._stage = "stopping"
         log.info("bridge.stopping", planner=repr(self.planner))
+        await self.session.stop_consuming("command")
         await self.outbound.stop(GRACE_CONSUMERS_S + self.settings.grace_in_flight_s)
         try:
             async with asyncio.timeout(GRACE_RELAY_S):
+                await self.commands.finish()
                 await self.relay.drain()
         except TimeoutError:
             log.warning("outbox.not_drained")

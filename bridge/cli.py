@@ -1,20 +1,23 @@
 """The command line: reads its arguments, calls the rooms that do the work, shows what came of it.
 
-``run``, ``check``, ``topology`` and ``simulate`` act here; ``send`` and ``events`` go through the broker, so they
-work from anywhere that reaches it. Tables for people, ``--json`` for programs. A mistake of the operator is a sentence
-on standard error: exit code 2 where arguments or settings are wrong, 1 where something could not be done.
+``run``, ``check``, ``topology``, ``simulate`` and ``ledger`` act here; ``send``, ``events`` and ``dead`` go through
+the broker, so they work from anywhere that reaches it. Tables for people, ``--json`` for programs. A mistake of the
+operator is a sentence on standard error: exit code 2 where arguments or settings are wrong, 1 where something could
+not be done.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import dataclasses
 import json
 import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -27,13 +30,17 @@ import uvloop
 import yaml
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from bridge import logs, settings
+from bridge.amqp import letters as letters_room
 from bridge.amqp import topology as topology_room
+from bridge.amqp.letters import Letter, LetterBox
 from bridge.amqp.topology import Topology
-from bridge.errors import BridgeError, BrokerUnavailable, SettingsInvalid
+from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, SettingsInvalid
+from bridge.models import stamp
 from bridge.settings import AmqpSettings, Settings
 
 APP_ID = "ejoin-bridge"
@@ -54,6 +61,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+ledger = typer.Typer(help="Look after the ledger's file (store.path), here and beside a running bridge.")
+app.add_typer(ledger, name="ledger")
+
+dead = typer.Typer(help="Look after the dead letters: what could not be read or placed. They are kept for 14 days.")
+app.add_typer(dead, name="dead")
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Configuration file. Default: $EJOIN_CONFIG, else ./config.yaml."),
@@ -64,6 +77,8 @@ UrlOption = Annotated[
 PrefixOption = Annotated[
     str | None, typer.Option("--prefix", help="With --amqp-url: first word of exchanges and queues. Default: sms.")
 ]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `dead list` shows them.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="All letters with this reason.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -134,6 +149,32 @@ def topology(
     _print_topology(_console(), wanted)
     if declare:
         _console().print("Declared.")
+
+
+@ledger.command("check")
+def check_ledger(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Verify the ledger's file and what its rows promise; exit code 1 where something is broken. Reads only."""
+    from bridge.store import upkeep  # noqa: PLC0415 - the other commands start without it
+
+    report = dataclasses.asdict(upkeep.check(_load(config).store.path, time.time()))
+    if as_json:
+        _print_json(report)
+    else:
+        _print_report(_console(), report)
+    raise typer.Exit(EXIT_FAILED if report["violations"] else 0)
+
+
+@ledger.command("backup")
+def back_up_ledger(
+    target: Annotated[Path, typer.Argument(help="The file to make.")],
+    config: ConfigOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file where it is there already.")] = False,
+) -> None:
+    """Copy the ledger as it is now into a new file, while the bridge runs. To restore: put it at store.path."""
+    from bridge.store import upkeep  # noqa: PLC0415 - the other commands start without it
+
+    size = upkeep.copy_ledger(_load(config).store.path, target, force=force)
+    _console().print(Text(f"{target}: {size:,} bytes, complete and readable."))
 
 
 @app.command()
@@ -231,6 +272,144 @@ def events(
 ) -> None:
     """Print events as they come, until Ctrl-C; what came before is not told."""
     _run(_watch(_broker(config, amqp_url, prefix), pattern, _shower(as_json)), interrupted=0)
+
+
+@dead.command("list")
+def list_letters(
+    config: ConfigOption = None, amqp_url: UrlOption = None, prefix: PrefixOption = None, as_json: JsonOption = False
+) -> None:
+    """List the dead letters, oldest first; they stay where they are."""
+
+    async def read(box: LetterBox) -> list[Letter]:
+        return await _read(box, with_body=lambda _: False)
+
+    found = _run(_at_box(_broker(config, amqp_url, prefix), read))
+    if as_json:
+        _print_json({"letters": [_as_row(letter) for letter in found]})
+    else:
+        _print_letters(_console(), found)
+
+
+@dead.command("show")
+def show_letter(
+    letter_id: Annotated[str, typer.Argument(metavar="ID", help="As `dead list` shows it.")],
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show everything of one dead letter: it may hold numbers and texts."""
+
+    async def read(box: LetterBox) -> list[Letter]:
+        return await _chosen(box, [letter_id], reason=None)
+
+    (letter,) = _run(_at_box(_broker(config, amqp_url, prefix), read))
+    told = _as_row(letter) | {"headers": _plain(letter.headers), "body": _body(letter.body)}
+    if as_json:
+        _print_json(told)
+        return
+    table = _table("member", "value")
+    for name, value in told.items():
+        table.add_row(name, Text(_printable("" if value is None else str(value))))
+    _console().print(table)
+
+
+@dead.command("drop")
+def drop_letters(
+    ids: IdsArgument = None,
+    reason: ReasonOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="All letters.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+) -> None:
+    """Delete dead letters for good."""
+    if bool(ids) == bool(everything or reason):
+        raise SettingsInvalid("name the letters by their ids, or by --reason, or say --all")
+    if not yes and not sys.stdin.isatty():
+        raise SettingsInvalid("dead drop asks before it deletes: say --yes where nobody can answer")
+
+    async def drop(box: LetterBox) -> str:
+        letters = await _chosen(box, ids, reason=reason)
+        question = f"Delete {len(letters)} letters for good?"
+        if letters and not yes and not await asyncio.to_thread(typer.confirm, question):
+            return "Nothing was deleted."
+        for letter in letters:
+            await box.drop(letter)
+        return f"{len(letters)} letters were deleted."
+
+    _console().print(_run(_at_box(_broker(config, amqp_url, prefix), drop)))
+
+
+@dead.command("replay")
+def replay_letters(
+    ids: IdsArgument = None,
+    reason: ReasonOption = None,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the bridge take dead letters up again, under their own ids; exit code 1 where it refused one."""
+    if bool(ids) == bool(reason):
+        raise SettingsInvalid("name the letters by their ids, or by --reason")
+    console = _console()
+
+    async def replay(box: LetterBox) -> bool:
+        refused = False
+        for letter in await _chosen(box, ids, reason=reason):
+            told = await _replay(box, letter)
+            refused = refused or told["outcome"] != "done"
+            if as_json:
+                _print_json(told)
+            else:
+                console.print(Text(_printable(f"{letter.letter_id}: {told['outcome']}: {told['detail']}")))
+        return refused
+
+    raise typer.Exit(EXIT_FAILED if _run(_at_box(_broker(config, amqp_url, prefix), replay)) else 0)
+
+
+async def _replay(box: LetterBox, letter: Letter) -> dict[str, Any]:
+    """What the bridge says to one letter; only after its yes the letter leaves the queue."""
+    try:
+        command = letter.replay()
+    except ValueError:
+        detail = "its body is no text: ask anew with a mended request and a new id, then drop the letter"
+        return {"id": letter.letter_id, "outcome": "refused", "reason": "unreadable", "detail": detail}
+    event = await box.ask(command)
+    if event["type"] == "command.done.v1":
+        await box.drop(letter)
+        return {"id": letter.letter_id, "outcome": "done", "detail": event["data"]["detail"]}
+    told = event["data"]
+    return {"id": letter.letter_id, "outcome": "refused", "reason": told["reason"], "detail": told["detail"]}
+
+
+async def _at_box(amqp: AmqpSettings, work: Callable[[LetterBox], Coroutine[Any, Any, Result]]) -> Result:
+    async with _explained(amqp), letters_room.opened(amqp) as box:
+        return await work(box)
+
+
+async def _chosen(box: LetterBox, ids: Sequence[str] | None, *, reason: str | None) -> list[Letter]:
+    """The letters that are meant, whole: those with these ids, else those with this reason, else all."""
+
+    def meant(letter: Letter) -> bool:
+        return letter.letter_id in ids if ids else reason in {None, letter.reason}
+
+    found = [letter for letter in await _read(box, with_body=meant) if meant(letter)]
+    if missing := [one for one in ids or [] if one not in {letter.letter_id for letter in found}]:
+        raise LetterUnknown(f"there is no dead letter {', '.join(missing)} (see: ejoin-bridge dead list)")
+    return found
+
+
+async def _read(box: LetterBox, *, with_body: Callable[[Letter], bool]) -> list[Letter]:
+    """All letters; how far it is stands on standard error, where somebody looks at it."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("letters")
+        return await box.read(
+            with_body=with_body, on_read=lambda count, of: progress.update(bar, completed=count, total=of)
+        )
 
 
 async def _send(
@@ -431,6 +610,65 @@ def _print_derived(console: Console, derived: Mapping[str, Any]) -> None:
     disk = "cannot be told: a rate is unlimited" if need is None else f"at most {need / 1e9:.1f} GB"
     console.print(f"Disk that the ledger needs: {disk}.")
     console.print(f"A stop takes at most {derived['grace_s']:g} s.")
+
+
+def _as_row(letter: Letter) -> dict[str, Any]:
+    """A letter without what it holds of people: its body and its headers."""
+    return {
+        "id": letter.letter_id,
+        "reason": letter.reason,
+        "since": stamp(letter.dead_at),
+        "routing_key": letter.routing_key,
+        "app_id": letter.app_id,
+        "request_id": letter.request_id,
+        "correlation_id": letter.correlation_id,
+        "timestamp": stamp(letter.timestamp),
+        "bytes": letter.size,
+        "copies": len(letter.tags),
+        "detail": letter.detail,
+    }
+
+
+def _print_letters(console: Console, letters: Sequence[Letter]) -> None:
+    table = _table("id", "reason", "since", "routing key", "app_id", "request", "detail")
+    for letter in letters:
+        since = "?" if letter.dead_at is None else f"{datetime.fromtimestamp(letter.dead_at):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ006
+        told = (letter.letter_id, letter.reason, since, letter.routing_key, letter.app_id, letter.request_id or "?")
+        table.add_row(*(Text(_printable(word)) for word in (*told, letter.detail)))
+    if letters:
+        console.print(table)
+    console.print(f"{len(letters) or 'No'} dead letters; each is kept for 14 days.")
+
+
+def _body(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return f"base64:{base64.b64encode(body).decode()}"
+
+
+def _plain(told: Any) -> Any:
+    """AMQP headers as JSON has them."""
+    if isinstance(told, Mapping):
+        return {str(name): _plain(value) for name, value in told.items()}
+    if isinstance(told, list):
+        return [_plain(one) for one in told]
+    return told if told is None or isinstance(told, bool | int | float | str) else str(told)
+
+
+def _print_report(console: Console, report: Mapping[str, Any]) -> None:
+    console.print(Text(f"{report['path']}: schema {report['schema']}, {report['bytes']:,} bytes."))
+    for heading, counts in (("table", report["rows"]), ("state", report["states"])):
+        table = _table(heading, "rows")
+        for name, count in counts.items():
+            table.add_row(name, f"{count:,}")
+        console.print()
+        console.print(table)
+    late = f"{report['overdue']:,}, the oldest for {report['overdue_s']:,.0f} s" if report["overdue"] else "nothing"
+    console.print(f"\nPast its deadline: {late}.")
+    for one in report["violations"]:
+        console.print(Text(_printable(f"{one['row']}: {one['rule']}: {one['sentence']}"), style="red"))
+    console.print(f"Broken rules: {len(report['violations']) or 'none'}.")
 
 
 def _print_topology(console: Console, wanted: Topology) -> None:

@@ -48,6 +48,10 @@ class Unroutable(BridgeError):
     """The broker took the message but had no queue for it."""
 
 
+class LetterUnknown(BridgeError):
+    """No dead letter has this id."""
+
+
 class TopologyMismatch(BridgeError):
     """A queue or exchange exists with other arguments than the bridge needs."""
 

@@ -40,6 +40,9 @@ H_ATTEMPT, H_TRIED, H_EXPIRES_AT, H_PARENT = "x-attempt", "x-tried", "x-expires-
 H_TRACEPARENT = "traceparent"
 H_DUPLICATE = "x-possible-duplicate"
 H_REASON, H_DETAIL = "x-reason", "x-detail"
+H_DEAD_AT, H_MESSAGE_ID = "x-dead-at", "x-message-id"
+H_CORRECTS = "x-corrects"
+"""On the copy of a replayed request: the id of the final event that its next one takes the place of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,55 @@ def salvage_id(body: bytes, pattern: re.Pattern[str] = ID_PATTERN) -> str | None
     return value if isinstance(value, str) and pattern.fullmatch(value) else None
 
 
+# --- what an operator asks --------------------------------------------------------------------------------------------
+
+
+class Command(BaseModel):
+    """What every command says: its name; its other members are its model's (design 1.1, ``sms.commands``)."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    command: str
+
+
+class Replay(Command):
+    """Take a dead letter up again: hand its request to the broker as a new attempt."""
+
+    command: Literal["replay"] = "replay"
+    reason: str = Field(description="The letter's x-reason.")
+    routing_key: str = Field(description="The letter's routing key.")
+    body: str = Field(description="The letter's body.")
+    app_id: str = ""
+    message_id: str | None = Field(None, description="The letter's x-message-id.")
+    correlation_id: str | None = None
+    timestamp: float | None = Field(None, description="Unix seconds.", allow_inf_nan=False)
+
+
+COMMANDS: dict[str, type[Command]] = {"replay": Replay}
+
+
+def read_command(body: bytes) -> Command:
+    """Read a body into the command that it names.
+
+    Raises RequestInvalid: ``unreadable``, ``unknown_command``, or ``invalid`` with the member's name and a sentence.
+    """
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        raise RequestInvalid("unreadable", "the command is not JSON") from None
+    name = told.get("command") if isinstance(told, dict) else None
+    model = COMMANDS.get(name) if isinstance(name, str) else None
+    if model is None:
+        known = ", ".join(sorted(COMMANDS))
+        raise RequestInvalid("unknown_command", f"there is no command {str(name)[:80]!r} (there is: {known})")
+    try:
+        return model.model_validate(told)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+    field_name = ".".join(str(part) for part in first["loc"])
+    raise RequestInvalid("invalid", f"{name}: {field_name}: {first['msg']}", field=field_name)
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One AMQP delivery with its receipt; exactly one of ``ack`` and ``give_back`` is called, once.
@@ -183,6 +235,7 @@ class Request:
     traceparent: str | None = None
     parent: str | None = None
     possible_duplicate: bool = False
+    corrects: str | None = None
 
     def stored(self) -> str:
         """The request as the ledger keeps it: enough to publish it again word for word."""
@@ -196,6 +249,7 @@ class Request:
             "meta": self.body.metadata or None,
             "dr": self.body.delivery_report or None,
             "pd": self.possible_duplicate or None,
+            "corrects": self.corrects,
         }
         return to_json({k: v for k, v in told.items() if v is not None})
 
@@ -403,6 +457,7 @@ class SmsExpired(SmsData):
     kind: ClassVar[str] = "sms.expired"
     reason: str | None = None
     expires_at: datetime | None = None
+    corrects: str | None = None
 
 
 class SmsRejected(SmsData):
@@ -413,6 +468,7 @@ class SmsRejected(SmsData):
     field: str | None = Field(None, description="The member of the request that is wrong.")
     detail: str | None = Field(None, description="A sentence for people.")
     of_sms: bool | None = Field(None, description="False: no final state of any SMS (id_conflict, missing_id, ...).")
+    corrects: str | None = None
 
 
 class SmsUnknown(SmsData):
@@ -420,6 +476,7 @@ class SmsUnknown(SmsData):
 
     kind: ClassVar[str] = "sms.unknown"
     reason: str | None = Field(None, description="answer_lost, report_lost or restart.")
+    corrects: str | None = None
 
 
 class SmsDelivered(SmsData):
@@ -539,6 +596,27 @@ class GatewayStatus(EventData):
     ports: list[PortChanged] = Field(default_factory=list)
 
 
+class CommandDone(EventData):
+    """A command was carried out."""
+
+    kind: ClassVar[str] = "command.done"
+    command: str
+    app_id: str | None = Field(None, description="Who commanded, by the AMQP app_id.")
+    sms: str | None = Field(None, description="Key of the SMS that it concerned.")
+    detail: str = Field(description="A sentence for people.")
+
+
+class CommandFailed(EventData):
+    """A command was not carried out; nothing has changed."""
+
+    kind: ClassVar[str] = "command.failed"
+    command: str | None = Field(None, description="Left out where not even that could be read.")
+    app_id: str | None = Field(None, description="Who commanded, by the AMQP app_id.")
+    sms: str | None = Field(None, description="Key of the SMS that it concerned.")
+    reason: str
+    detail: str = Field(description="A sentence for people, with the cure.")
+
+
 class GatewayUnrecognised(EventData):
     """A push that nobody documents or that cannot be read: the body as it came (at most 16 KiB)."""
 
@@ -577,6 +655,8 @@ EVENT_TYPES: dict[str, type[EventData]] = SMS_EVENTS | {
         GatewayDown,
         GatewayRestarted,
         GatewayStatus,
+        CommandDone,
+        CommandFailed,
         GatewayUnrecognised,
     )
 }
@@ -667,8 +747,10 @@ def tell(
 ) -> tuple[Sms, Publication]:
     """The next event of this SMS: the SMS with ``changes`` and the event noted in it, and the event to publish.
 
-    The text of a final one is blanked (design 3.7).
+    The text of a final one is blanked (design 3.7). After a replay the final event names the one it corrects.
     """
+    if "corrects" in SMS_EVENTS[kind].model_fields and (corrects := sms.asked.get("corrects")):
+        detail = {"corrects": corrects} | detail
     event_id = f"{sms.key}/{sms.attempt}/{kind}"
     told = replace(
         sms,

@@ -1,4 +1,4 @@
-"""The contract for programs: JSON Schemas of the request and of each event, and an AsyncAPI document of the whole.
+"""The contract for programs: JSON Schemas of the request, each command and each event, and an AsyncAPI document.
 
 All of it is made from ``bridge.models``: the schemas from the models themselves, the examples by the functions that
 make real events. ``python dev/contract.py`` writes ``docs/contract/``; with ``--check`` it writes nothing, names each
@@ -19,12 +19,16 @@ import yaml
 
 from bridge.ejoin.codes import TEXTS
 from bridge.models import (
+    COMMANDS,
     EVENT_TYPES,
     ID_PATTERN,
     MAX_BODY_BYTES,
     MAX_RECIPIENTS,
     SMS_EVENTS,
     CloudEvent,
+    Command,
+    CommandDone,
+    CommandFailed,
     EventData,
     GatewayDown,
     GatewayRestarted,
@@ -33,6 +37,7 @@ from bridge.models import (
     GatewayUp,
     PortChanged,
     Publication,
+    Replay,
     SendRequest,
     Sms,
     SmsObserved,
@@ -83,7 +88,8 @@ def drift(folder: Path) -> list[str]:
 
 def documents() -> dict[str, str]:
     """Every document: file name and text."""
-    schemas = {REQUEST_SCHEMA: request_schema()} | {schema_name(kind): event_schema(kind) for kind in EVENT_TYPES}
+    schemas = {REQUEST_SCHEMA: request_schema()} | {command_name(name): command_schema(name) for name in COMMANDS}
+    schemas |= {schema_name(kind): event_schema(kind) for kind in EVENT_TYPES}
     texts = {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
     return texts | {ASYNCAPI: _yaml(asyncapi())}
 
@@ -91,6 +97,11 @@ def documents() -> dict[str, str]:
 def schema_name(kind: str) -> str:
     """The file with the schema of an event: ``sms.sent.v1.schema.json``."""
     return f"{kind}.v1.schema.json"
+
+
+def command_name(name: str) -> str:
+    """The file with the schema of a command: ``command-replay.schema.json``."""
+    return f"command-{name}.schema.json"
 
 
 # --- schemas --------------------------------------------------------------------------------------------------------
@@ -115,6 +126,20 @@ def request_schema() -> Members:
         "type": "object",
         "properties": members,
         "required": schema["required"],
+        "additionalProperties": False,
+    }
+
+
+def command_schema(name: str) -> Members:
+    """What an operator may write to have something done."""
+    schema = COMMANDS[name].model_json_schema()
+    return {
+        "$schema": DRAFT,
+        "title": f"command-{name}",
+        "description": " ".join(schema["description"].split()),
+        "type": "object",
+        "properties": {member: _plain(told) for member, told in schema["properties"].items()},
+        "required": ["command", *schema["required"]],
         "additionalProperties": False,
     }
 
@@ -196,12 +221,24 @@ REQUESTS: dict[str, Members] = {
 """By name; ``pinned`` goes to a gateway, the others to a route."""
 
 
+COMMANDED: dict[str, Command] = {
+    "replay": Replay(
+        reason="unroutable",
+        routing_key="send.otp",
+        body=json.dumps(REQUESTS["plain"]),
+        app_id="shop",
+        timestamp=NOON - 3_600,
+    )
+}
+
+
 def examples() -> dict[str, Publication]:
     """One event of each type, made as real ones are."""
     told = {kind: _sms_example(kind) for kind in SMS_EVENTS}
     for data, event_id, port in _other_examples():
         subject = data.sender if isinstance(data, SmsReceived) else None
-        told[data.kind] = publication_of(data, event_id=event_id, at=NOON, gateway="gw1", port=port, subject=subject)
+        gateway = getattr(data, "gateway", None)
+        told[data.kind] = publication_of(data, event_id=event_id, at=NOON, gateway=gateway, port=port, subject=subject)
     return told
 
 
@@ -280,6 +317,22 @@ def _other_examples() -> list[tuple[EventData, str, int | None]]:
             None,
         ),
         (
+            CommandDone(
+                command="replay", app_id="ejoin-bridge", sms="shop:order-7",
+                detail="shop:order-7 goes to send.otp again",
+            ),
+            "command/9f86d081884c7d659a2feaa0c55ad015/command.done",
+            None,
+        ),
+        (
+            CommandFailed(
+                command="replay", app_id="ejoin-bridge", sms="shop:order-7", reason="not_rejected",
+                detail="shop:order-7 is not rejected any more, it is sent: drop the letter",
+            ),
+            "command/9f86d081884c7d659a2feaa0c55ad015/command.failed",
+            None,
+        ),
+        (
             GatewayUnrecognised(
                 gateway="gw1", type="cdr", reason="unknown type", content_type="application/json",
                 body='{"type":"cdr","port":"3.01","dur":5}',
@@ -317,10 +370,16 @@ def asyncapi() -> Members:
                 "description": "Your RabbitMQ.",
             }
         },
-        "channels": _request_channels() | {_camel(kind): _event_channel(kind) for kind in EVENT_TYPES},
-        "operations": _send_operations() | {_on(kind): _receive_operation(kind) for kind in EVENT_TYPES},
+        "channels": _request_channels()
+        | _command_channel()
+        | {_camel(kind): _event_channel(kind) for kind in EVENT_TYPES},
+        "operations": _send_operations()
+        | _command_operation()
+        | {_on(kind): _receive_operation(kind) for kind in EVENT_TYPES},
         "components": {
-            "messages": _request_messages() | {_camel(kind): _event_message(kind, told[kind]) for kind in EVENT_TYPES},
+            "messages": _request_messages()
+            | {_to_do(name): _command_message(name) for name in COMMANDS}
+            | {_camel(kind): _event_message(kind, told[kind]) for kind in EVENT_TYPES},
             "parameters": {
                 "route": {"description": "A route of the configuration.", "examples": ["otp"]},
                 "gateway": {"description": "A gateway of the configuration.", "examples": ["gw1"]},
@@ -396,6 +455,50 @@ _REQUEST_PROPERTIES = {
 }
 
 
+def _command_channel() -> Members:
+    return {
+        "commands": {
+            "address": "bridge",
+            "description": "Something to be done by the bridge itself.",
+            "messages": {name: {"$ref": f"#/components/messages/{_to_do(name)}"} for name in COMMANDS},
+            "bindings": _exchange("sms.commands"),
+        }
+    }
+
+
+def _command_operation() -> Members:
+    return {
+        "command": {
+            "action": "send",
+            "channel": {"$ref": "#/channels/commands"},
+            "summary": "Have the bridge do something; command.done or command.failed is copied to reply_to.",
+            "messages": [{"$ref": f"#/channels/commands/messages/{name}"} for name in COMMANDS],
+            "bindings": {"amqp": {"expiration": 60_000, "bindingVersion": BINDING_VERSION}},
+        }
+    }
+
+
+def _command_message(name: str) -> Members:
+    return {
+        "name": f"command-{name}",
+        "title": f"The command {name}",
+        "summary": (COMMANDS[name].__doc__ or "").splitlines()[0],
+        "contentType": "application/json",
+        "payload": {"$ref": f"./{command_name(name)}"},
+        "x-amqp-properties": _COMMAND_PROPERTIES,
+        "examples": [{"name": name, "payload": COMMANDED[name].model_dump(exclude_none=True)}],
+    }
+
+
+_COMMAND_PROPERTIES = {
+    "reply_to": "The queue that gets the answer.",
+    "correlation_id": "Comes back with the answer.",
+    "message_id": "Names this command: the answer's id is made of it.",
+    "app_id": "Who commands; told in the answer.",
+    "expiration": "How long you wait for the answer, in milliseconds: later it is not done.",
+}
+
+
 def _event_channel(kind: str) -> Members:
     places = {"route": "eventRoute", "gateway": "eventGateway", "port": "eventPort"}
     return {
@@ -445,6 +548,10 @@ def _camel(kind: str) -> str:
 def _on(kind: str) -> str:
     name = _camel(kind)
     return f"on{name[0].upper()}{name[1:]}"
+
+
+def _to_do(name: str) -> str:
+    return f"commandTo{name.capitalize()}"
 
 
 def _to(target: str) -> str:

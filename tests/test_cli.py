@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aio_pika
@@ -17,7 +20,8 @@ import pytest
 import yaml
 
 from bridge import cli
-from bridge.models import SmsFailed, SmsReceived, SmsSent, SmsSubmitted, publication_of
+from bridge.models import Sms, SmsFailed, SmsReceived, SmsSent, SmsSubmitted, State, publication_of
+from bridge.store.ledger import Ledger
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
 COMMAND = Path(sys.executable).with_name("ejoin-bridge")
@@ -203,6 +207,76 @@ def test_a_stranger_cannot_steer_the_terminal():
 @pytest.mark.parametrize("event", [{}, {"type": 5, "data": None, "time": "yesterday"}, {"data": {"ports": [1, 2]}}])
 def test_an_event_of_another_kind_is_a_line_too(event):
     assert str(cli._line(event)).startswith("--:--:-- ")
+
+
+# --- ledger ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def ledger_config(tmp_path) -> str:
+    """A configuration whose ledger is there, with one SMS at a device."""
+    path = tmp_path / "ledger.db"
+    ledger = await Ledger.open(path, ["gw1"], lock_wait_s=0)
+    row = Sms("shop", "a", b"f", State.SUBMITTED, 1.0, request='{"body":"secret","rk":"send.x"}', recipient="+49151")
+    await ledger.write(lambda tx: tx.save([replace(row, gateway="gw1", port=1, tid=7, deadline_at=2.0)]))
+    await ledger.close()
+    return config_with(tmp_path, store={"path": str(path)})
+
+
+def test_ledger_check_counts_and_says_what_is_late(called, ledger_config):
+    code, out, err = called("ledger", "check", "--config", ledger_config)
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert ["submitted", "1"] in lines and ["sms", "1"] in lines
+    assert "Past its deadline: 1, the oldest for" in out
+    assert out.endswith("Broken rules: none.\n")
+
+
+def test_ledger_check_names_row_and_rule_and_ends_with_1(called, ledger_config, tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as raw:
+        raw.execute("UPDATE sms SET deadline_at = NULL, tid = 0")
+        raw.commit()
+    code, out, _ = called("ledger", "check", "--config", ledger_config)
+    assert code == 1
+    assert "sms shop:a: placed: an SMS that a device may hold has gateway, port, task id and deadline\n" in out
+    assert out.endswith("Broken rules: 3.\n")
+    assert "secret" not in out and "+49151" not in out
+    code, out, _ = called("ledger", "check", "--json", "--config", ledger_config)
+    told = json.loads(out)
+    assert code == 1
+    assert [(one["row"], one["rule"]) for one in told["violations"]] == [
+        ("sms shop:a", "placed"),
+        ("sms shop:a", "deadline"),
+        ("sms shop:a", "tid"),
+    ]
+
+
+def test_ledger_backup_makes_a_file_once(called, ledger_config, tmp_path):
+    target = str(tmp_path / "copy.db")
+    code, out, err = called("ledger", "backup", target, "--config", ledger_config)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{target}: ") and out.endswith(" bytes, complete and readable.\n")
+    code, _, err = called("ledger", "backup", target, "--config", ledger_config)
+    assert (code, err) == (1, f"{target} is there already: name another file, or replace it with --force\n")
+    assert called("ledger", "backup", target, "--force", "--config", ledger_config)[0] == 0
+
+
+@pytest.mark.parametrize("command", [("ledger", "check"), ("ledger", "backup", "copy.db")])
+def test_a_ledger_that_is_damaged_or_not_there_is_one_sentence(called, ledger_config, tmp_path, command):
+    (tmp_path / "ledger.db").write_bytes(b"no database" * 1_000)
+    code, out, err = called(*command, "--config", ledger_config)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"the ledger {tmp_path}/ledger.db is damaged: ") and err.count("\n") == 1
+    (tmp_path / "ledger.db").unlink()
+    code, _, err = called(*command, "--config", ledger_config)
+    assert (code, err.partition(" (")[0]) == (1, f"there is no ledger {tmp_path}/ledger.db")
+
+
+async def test_run_refuses_a_damaged_ledger_with_the_cure(ledger_config, tmp_path):
+    (tmp_path / "ledger.db").write_bytes(b"no database" * 1_000)
+    code, _, err = await finished("run", "--config", ledger_config)
+    assert code == 1
+    assert "is damaged" in err and "Put a backup in its place" in err and "Traceback" not in err
 
 
 # --- through a real broker -------------------------------------------------------------------------------------------

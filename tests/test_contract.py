@@ -17,9 +17,11 @@ from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
 
 from bridge.amqp.topology import Topology
 from bridge.errors import GatewayNotReached, GatewaySilent, RequestInvalid
+from bridge.flows.commands import Commands
 from bridge.models import (
     EVENT_TYPES,
     SMS_EVENTS,
+    Clock,
     Delivery,
     EventData,
     PortChanged,
@@ -195,6 +197,28 @@ async def ports_and_gateways_change(world: World) -> None:
     await world.patrol._ask_status("gw1")
 
 
+async def operators_command(world: World) -> None:
+    await world.accept({"id": "other"})
+    delivery, _ = world.delivery({})
+    world.outbound.returned(delivery)
+    await world.settle()
+    commands = Commands(
+        ledger=world.ledger,
+        publish=world._publish,
+        rules_of=world.outbound.rules_of,
+        clock=Clock(lambda: world.wall, lambda: world.mono),
+        wake_relay=lambda: None,
+    )
+    letter = world.published[-1]
+    asked = {"command": "replay", "reason": "unroutable", "routing_key": "send.otp", "body": letter.body.decode()}
+    for body in (json.dumps(asked | {"app_id": "shop"}).encode(), b"{", b'{"command": "dance"}'):
+        commands.accept(Delivery(body, "bridge", ack=lambda: None, give_back=lambda: None))
+        await commands.finish()
+    world.wall += 2 * 86_400
+    await world.patrol._reap()
+    assert (await world.told())[-1]["data"]["corrects"]
+
+
 async def garbage_comes_in(world: World) -> None:
     for body in (b"\xff\x00 no JSON", b'{"type": "cdr", "dur": 5}', b"x" * 20_000):
         await world.push(body)
@@ -215,6 +239,7 @@ SCENARIOS: dict[Scenario, set[str]] = {
     reports_fit_nobody: {"sms.report_unmatched"},
     somebody_else_sends: {"sms.observed"},
     ports_and_gateways_change: {"port.changed", "gateway.status", "gateway.restarted", "gateway.up", "gateway.down"},
+    operators_command: {"command.done", "command.failed", "sms.expired"},
     garbage_comes_in: {"gateway.unrecognised"},
 }
 """What happens, and the types of event that it must have brought about."""

@@ -133,7 +133,8 @@ class Settler:
 class Consumer:
     """One queue being read over a channel of its own.
 
-    The channel outlives the reading: it stays until each of its deliveries is settled.
+    The channel outlives the reading: it stays until each of its deliveries is settled. ``at_most_once``, the broker
+    takes each delivery for settled as it sends it: none ever comes again, and receipts do nothing.
     """
 
     def __init__(
@@ -144,8 +145,10 @@ class Consumer:
         *,
         channel: aiormq.abc.AbstractChannel,
         on_bug: Callable[[Exception], None],
+        at_most_once: bool = False,
     ) -> None:
         self.queue = queue
+        self.at_most_once = at_most_once
         self.prefetch = prefetch
         self.channel = channel
         self.settler = Settler(channel)
@@ -161,7 +164,7 @@ class Consumer:
     async def start(self, name: str) -> None:
         """Begin to read the queue of this name on the broker."""
         await self.channel.basic_qos(prefetch_count=self.prefetch)
-        answer = await self.channel.basic_consume(name, self._receive)
+        answer = await self.channel.basic_consume(name, self._receive, no_ack=self.at_most_once)
         self._consumer_tag = answer.consumer_tag or ""
         self.started = True
 
@@ -185,14 +188,19 @@ class Consumer:
         assert tag is not None
         self.received += 1
         self.heard_at = asyncio.get_running_loop().time()
-        self.settler.take(tag)
+        if not self.at_most_once:
+            self.settler.take(tag)
         if self.cancelled:
-            self.settler.settle(tag, ack=False)
+            self._settle(tag, ack=False)
             return
         try:
             self.on_delivery(self._delivery(message, tag))
         except Exception as error:  # noqa: BLE001  - aiormq would only log it; a bug of a flow must be loud
             self._on_bug(error)
+
+    def _settle(self, tag: int, *, ack: bool) -> None:
+        if not self.at_most_once:
+            self.settler.settle(tag, ack=ack)
 
     def _delivery(self, message: aiormq.abc.DeliveredMessage, tag: int) -> Delivery:
         told = message.header.properties
@@ -202,8 +210,8 @@ class Consumer:
         return Delivery(
             message.body,
             message.routing_key or "",
-            partial(self.settler.settle, tag, ack=True),
-            partial(self.settler.settle, tag, ack=False),
+            partial(self._settle, tag, ack=True),
+            partial(self._settle, tag, ack=False),
             queue=self.queue,
             message_id=told.message_id,
             app_id=told.app_id or "",

@@ -45,6 +45,7 @@ class Wish(NamedTuple):
 
     prefetch: int
     on_delivery: Callable[[Delivery], None]
+    at_most_once: bool = False
 
 
 class Link:
@@ -202,14 +203,21 @@ class Link:
         """Read the queue as it is wished for, unless somebody else reads it."""
         async with self._changing, asyncio.timeout(ANSWER_WITHIN_S):
             wish, consumer = self._wishes.get(queue), self._consumers.get(queue)
-            if wish is None or (consumer and (consumer.prefetch, consumer.on_delivery) == wish):
+            if wish is None or (consumer and (consumer.prefetch, consumer.on_delivery) == wish[:2]):
                 return
             if consumer is not None:
                 await self._retire(consumer)
             if await self._is_taken(queue):
                 return
             channel = await self._reading.channel(publisher_confirms=False)
-            consumer = Consumer(queue, wish.prefetch, wish.on_delivery, channel=channel, on_bug=self._on_bug)
+            consumer = Consumer(
+                queue,
+                wish.prefetch,
+                wish.on_delivery,
+                channel=channel,
+                on_bug=self._on_bug,
+                at_most_once=wish.at_most_once,
+            )
             self._consumers[queue] = consumer
             channel.closing.add_done_callback(partial(self._on_consumer_closed, consumer))
             channel.on_consumer_cancel_callbacks.add(partial(self._on_consumer_cancelled, consumer))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -44,7 +45,7 @@ def outgoing(publication: Publication, exchange: str, routing_key: str) -> Outgo
         message_id = hashlib.sha256(message_id.encode()).hexdigest()
     properties = commands.Basic.Properties(
         content_type=publication.content_type,
-        headers=dict(publication.headers) or None,
+        headers={name: _exact(value) for name, value in publication.headers.items()} or None,
         delivery_mode=2,
         correlation_id=publication.correlation_id,
         reply_to=publication.reply_to,
@@ -53,6 +54,14 @@ def outgoing(publication: Publication, exchange: str, routing_key: str) -> Outgo
         app_id=publication.app_id,
     )
     return Outgoing(exchange, routing_key, publication.body, properties)
+
+
+def _exact(value: Any) -> Any:
+    """A header as it arrives: pamqp writes a float in 32 bits, which moves a moment by up to a minute.
+
+    Rounded down, because what ends later than it may would be sent too late.
+    """
+    return math.floor(value) if isinstance(value, float) else value
 
 
 class Publisher:

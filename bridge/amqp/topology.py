@@ -21,6 +21,7 @@ from bridge.models import TIERS_S
 
 DECLARE_WITHIN_S = 30.0
 DEAD_TTL_S = 14 * 86_400
+COMMAND_TTL_S = 60
 
 # Unset, RabbitMQ 3.x requeues to the back and 4.x drops after 20 deliveries; -1 drops at once on 3.10. This number
 # keeps the place at the front and never decides: poison is our own judgement.
@@ -36,7 +37,7 @@ class Exchange(NamedTuple):
 
 
 class Queue(NamedTuple):
-    """One durable quorum queue, under the broker's own name."""
+    """One durable queue, under the broker's own name."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -99,6 +100,7 @@ class Topology:
             *(Exchange(self.name(logical), "fanout", {}) for logical in fanouts),
             Exchange(self.name("requests"), "topic", {"alternate-exchange": self.name("returned")}),
             Exchange(self.name("events"), "topic", {}),
+            Exchange(self.name("commands"), "topic", {}),
         )
 
     @property
@@ -119,6 +121,8 @@ class Topology:
                 self.name("dead"),
                 {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT, "x-message-ttl": DEAD_TTL_S * 1000},
             ),
+            # Nobody waits longer for an answer: what nobody has taken by then must not happen later, unexpected.
+            Queue(self.name("command"), {"x-queue-type": "classic", "x-message-ttl": COMMAND_TTL_S * 1000}),
         )
 
     def _consumed(self, dead_letters_to: str) -> dict[str, Any]:
@@ -140,6 +144,7 @@ class Topology:
         return (
             *(Binding(requests, self.name(logical), logical) for logical in self.request_queues),
             *(Binding(self.name(logical), self.name(logical), "") for logical in ("returned", "dead", *self.tiers)),
+            Binding(self.name("commands"), self.name("command"), "bridge"),
         )
 
 
@@ -229,10 +234,15 @@ def permissions(topology: Topology) -> dict[str, Permissions]:
     publishes = "|".join(re.escape(each) for each in ("requests", "events", "returned", "dead", *topology.tiers))
     # reply_to copies go through the default exchange, which permissions call amq.default.
     write = rf"{ours}({publishes})$|^amq\.default$"
-    consumed = "|".join(re.escape(each) for each in (*topology.request_queues, *topology.retired, "returned"))
+    consumed = "|".join(
+        re.escape(each) for each in (*topology.request_queues, *topology.retired, "returned", "command")
+    )
     return {
         "bridge": Permissions(configure=ours, write=rf"{ours}|^amq\.default$", read=ours),
         "bridge (amqp.declare: false)": Permissions(configure=nothing, write=write, read=rf"{ours}({consumed})$"),
         "producer": Permissions(configure=nothing, write=rf"{ours}requests$", read=nothing),
         "listener": Permissions(configure=r"^<user>\.", write=r"^<user>\.", read=rf"^<user>\.|{ours}events$"),
+        "operator": Permissions(
+            configure=r"^<user>\.", write=rf"^<user>\.|{ours}commands$", read=rf"^<user>\.|{ours}(dead|events)$"
+        ),
     }

@@ -34,9 +34,12 @@ from bridge.flows.trial import Trial
 from bridge.metrics import Metrics
 from bridge.models import (
     H_ATTEMPT,
+    H_CORRECTS,
+    H_DEAD_AT,
     H_DETAIL,
     H_DUPLICATE,
     H_EXPIRES_AT,
+    H_MESSAGE_ID,
     H_PARENT,
     H_REASON,
     H_TRACEPARENT,
@@ -208,9 +211,13 @@ class Outbound:
             row = row_of(taken, State.REJECTED, now) if isinstance(taken, Request) else None
             self._spawn(self._reject(delivery, problem, row), delivery)
 
+    def rules_of(self, routing_key: str) -> intake.IntakeRules | None:
+        """What the lane of this routing key allows; None where no route and no gateway is meant by it."""
+        return self._intake.get(routing_key)
+
     def _rules_of(self, delivery: Delivery) -> intake.IntakeRules:
         """What the request's lane allows; a removed or mistyped one has the general policy's."""
-        return self._intake.get(delivery.routing_key) or _intake_of(self._settings, None)
+        return self.rules_of(delivery.routing_key) or _intake_of(self._settings, None)
 
     def _offer(self, request: Request, delivery: Delivery, now: float) -> None:
         request = self._as_first_seen(request)
@@ -337,7 +344,12 @@ class Outbound:
             app_id=delivery.app_id or None,
             correlation_id=delivery.correlation_id,
             timestamp=delivery.timestamp,
-            headers={H_REASON: error.reason, H_DETAIL: str(error)[:500], "x-message-id": delivery.message_id or ""},
+            headers={
+                H_REASON: error.reason,
+                H_DETAIL: str(error)[:500],
+                H_MESSAGE_ID: delivery.message_id or "",
+                H_DEAD_AT: self._clock.wall(),
+            },
         )
         await self._publish_all([dead])
 
@@ -370,6 +382,7 @@ class Outbound:
             H_DUPLICATE: request.possible_duplicate or None,
             H_PARENT: request.parent,
             H_TRACEPARENT: request.traceparent,
+            H_CORRECTS: request.corrects,
             H_EXPIRES_AT: request.expires_at,
         }
         copy = Publication(
@@ -788,6 +801,7 @@ def _unread(delivery: Delivery, key: Key, route: str | None, now: float) -> Sms:
         "cid": delivery.correlation_id,
         "reply_to": delivery.reply_to,
         "tp": delivery.headers.get(H_TRACEPARENT),
+        "corrects": delivery.headers.get(H_CORRECTS),
     }
     request = to_json({name: value for name, value in asked.items() if isinstance(value, str)})
     attempt = intake.attempt_of(delivery.headers)

@@ -18,6 +18,7 @@ from bridge.errors import RequestInvalid
 from bridge.models import (
     CHILD_ID_PATTERN,
     H_ATTEMPT,
+    H_CORRECTS,
     H_DUPLICATE,
     H_EXPIRES_AT,
     H_PARENT,
@@ -116,6 +117,7 @@ def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expans
         traceparent=_text(delivery.headers, H_TRACEPARENT),
         parent=_text(delivery.headers, H_PARENT),
         possible_duplicate=delivery.headers.get(H_DUPLICATE) is True,
+        corrects=_text(delivery.headers, H_CORRECTS),
     )
 
 

@@ -16,12 +16,14 @@ from bridge.ejoin import codes
 from bridge.ejoin.facts import FailedRow, SentRow, SmsReport
 from bridge.models import (
     H_ATTEMPT,
+    H_CORRECTS,
     H_DUPLICATE,
     H_EXPIRES_AT,
     H_PARENT,
     H_TRACEPARENT,
     H_TRIED,
     Publication,
+    Request,
     Sms,
     State,
     stamp,
@@ -121,6 +123,7 @@ def again(sms: Sms, *, later: bool, resent: bool = False) -> Publication:
         H_DUPLICATE: True if resent or asked.get("pd") else None,
         H_PARENT: sms.parent,
         H_TRACEPARENT: asked.get("tp"),
+        H_CORRECTS: asked.get("corrects"),
     }
     headers |= {name: value for name, value in optional.items() if value is not None}
     return Publication(
@@ -134,6 +137,27 @@ def again(sms: Sms, *, later: bool, resent: bool = False) -> Publication:
         reply_to=asked.get("reply_to"),
         headers=headers,
     )
+
+
+def replayed(sms: Sms, request: Request, now: float) -> Outcome:
+    """A rejected SMS whose request was found again: back to the broker as its next attempt.
+
+    The final event of that takes the place of the one that told the rejection.
+    """
+    back = replace(
+        sms,
+        state=State.HANDED_BACK,
+        state_at=now,
+        deadline_at=request.expires_at + LATE_COPY_S,
+        expires_at=request.expires_at,
+        request=replace(request, corrects=sms.event_id).stored(),
+        route=request.route,
+        recipient=request.to,
+        segments=request.segments,
+        encoding=request.encoding,
+        reason=None,
+    )
+    return Outcome(back, (again(back, later=False),))
 
 
 def reported(sms: Sms, report: SmsReport, now: float, terms: Terms, *, elsewhere: bool) -> Outcome | None:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
-import os
 import random
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,20 +22,19 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from bridge.errors import LedgerLocked, LedgerUnusable
+from bridge.errors import LedgerLocked
 from bridge.models import Key, Publication, Sms, SmsRejected, State, publication_of, tell, tell_again
-from bridge.store import schema
+from bridge.store import schema, upkeep
 from bridge.store import statements as sql
+from bridge.store.upkeep import MAX_TID
 from bridge.store.writer import Writer
 
 T = TypeVar("T")
-MAX_TID = 2**31 - 1
 FIRST_SEQ, OVERTAKEN = 2, 5
-MIGRATIONS = Path(__file__).parent / "migrations"
+SLIMMED_TO = "slimmed_to"
 
 
 class Outcome(Protocol):
@@ -117,9 +114,7 @@ class Transaction:
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        self._raw = raw
+        self._raw = _raw(connection)
 
     # --- an SMS -----------------------------------------------------------------------------------------------------
 
@@ -169,6 +164,10 @@ class Transaction:
     def save(self, sms: Iterable[Sms]) -> None:
         """Write whole rows."""
         self._raw.executemany(sql.SAVE_SMS, [sql.row_of(one) for one in sms])
+
+    def forget(self, key: Key) -> None:
+        """Know nothing of this SMS any more."""
+        self._raw.execute(sql.DROP_SMS, key)
 
     def settle(self, outcomes: Sequence[Outcome], now: float) -> None:
         """Write what decisions came to: rows, ended attempts and what is to be published, all or nothing."""
@@ -408,16 +407,27 @@ class Transaction:
         )
 
     def prune(self, now: float, *, full_rows_s: float, horizon_s: float, received_s: float, limit: int) -> int:
-        """Slim and forget what is old enough, at most ``limit`` rows of each kind; how many rows it touched."""
-        return sum(
+        """Forget and slim what is old enough, at most ``limit`` rows of each kind; the most that any kind took."""
+        forgotten = (
             self._raw.execute(statement, (now - age_s, limit)).rowcount
             for statement, age_s in (
-                (sql.SLIM_SMS, full_rows_s),
                 (sql.FORGET_SMS, horizon_s),
                 (sql.FORGET_PAST, full_rows_s),
                 (sql.FORGET_RECEIVED, received_s),
             )
         )
+        return max(*forgotten, self._slim(now - horizon_s, now - full_rows_s, limit))
+
+    def _slim(self, since: float, until: float, limit: int) -> int:
+        """Slim the oldest final rows of that time.
+
+        How far earlier slices came is remembered: to look again at all that is slim already would hold the loop.
+        """
+        since = max(since, float(self.meta(SLIMMED_TO) or 0))
+        moments = [at for (at,) in self._raw.execute(sql.SLIM_SMS, (since, until, limit)).fetchall()]
+        if moments:
+            self.set_meta(SLIMMED_TO, str(max(moments)))
+        return len(moments)
 
     def count_states(self) -> dict[str, int]:
         """How many SMS are in each state."""
@@ -446,7 +456,7 @@ class Ledger:
         """Lock, migrate (after a backup) and open the ledger at ``path``, creating it where it is new.
 
         Raises LedgerLocked when another process keeps the lock longer than ``lock_wait_s``, LedgerUnusable when the
-        file is damaged or of a future version.
+        file cannot be opened, is damaged or of a future version.
         """
         lock = await _lock(path, lock_wait_s)
         try:
@@ -498,7 +508,10 @@ def _conflict(candidate: Sms, now: float) -> Publication:
 
 async def _lock(path: Path, wait_s: float) -> IO[str]:
     """Take the lock beside the ledger, waiting for a predecessor that is still stopping."""
-    file = await asyncio.to_thread(Path(f"{path}.lock").open, "w")
+    try:
+        file = await asyncio.to_thread(Path(f"{path}.lock").open, "w")
+    except OSError as error:
+        raise upkeep.unusable(path, error) from error
     give_up_at = time.monotonic() + wait_s
     while True:
         try:
@@ -528,12 +541,10 @@ def _prepare(path: Path, gateways: Sequence[str]) -> sa.Engine:
                     sa.text("INSERT OR IGNORE INTO gateway (name, next_tid, boot, epoch) VALUES (:name, :tid, 0, 0)"),
                     {"name": name, "tid": random.randint(1, MAX_TID)},  # noqa: S311  unlikely, not secret
                 )
-    except (sqlite3.DatabaseError, SQLAlchemyError) as error:
+    except (sqlite3.Error, SQLAlchemyError) as error:
         engine.dispose()
-        raise LedgerUnusable(
-            f"the ledger {path} cannot be used: {error}. Put a backup in its place ({path}.before-*), or move it away "
-            "to start an empty one (SMS in flight are then forgotten)"
-        ) from error
+        told = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        raise upkeep.unusable(path, told) from error
     except BaseException:
         engine.dispose()
         raise
@@ -547,33 +558,25 @@ def _on_connect(raw: sqlite3.Connection, _record: object) -> None:
 
 
 def _migrate(engine: sa.Engine, path: Path) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    newest = ScriptDirectory.from_config(config).get_current_head()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    """Refuse what is damaged or of the future, and bring the rest to the newest schema, after a copy of it."""
+    newest, _ = upkeep.revisions()
     with engine.begin() as connection:
+        upkeep.refuse_damage(path, _raw(connection))
         present = MigrationContext.configure(connection).get_current_revision()
     if present == newest:
         return
-    if present is not None and present not in known:
-        raise LedgerUnusable(
-            f"the ledger {path} was written by a newer version (its schema is {present}, this one knows {newest}): "
-            "install that version again, or put the backup from before its migration in place"
-        )
     if present is not None:
-        _back_up(engine, path.with_name(f"{path.name}.before-{newest}"))
+        upkeep.refuse_future(path, present)
+        with engine.connect() as connection:
+            upkeep.back_up(_raw(connection), path.with_name(f"{path.name}.before-{newest}"))
+    config = Config()
+    config.set_main_option("script_location", str(upkeep.MIGRATIONS))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
-def _back_up(engine: sa.Engine, target: Path) -> None:
-    """A consistent copy beside the ledger, complete or not there at all."""
-    partial = target.with_name(f"{target.name}.partial")
-    with engine.connect() as connection, sqlite3.connect(partial) as copy:
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        raw.backup(copy)
-    copy.close()
-    shutil.move(partial, target)
-    os.sync()
+def _raw(connection: sa.Connection) -> sqlite3.Connection:
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    return raw

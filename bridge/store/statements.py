@@ -49,6 +49,7 @@ NO_FUTURE = (
     "UPDATE sms SET deadline_at = deadline_at - (state_at - :now), begun_at = min(begun_at, :now), state_at = :now "
     "WHERE state IN ('submitting', 'in_doubt', 'submitted') AND state_at > :now"
 )
+DROP_SMS = "DELETE FROM sms WHERE app_id = ? AND id = ?"
 NOTE_REPORT = "UPDATE sms SET report = ? WHERE app_id = ? AND id = ?"
 
 PAST_BY_TID = (
@@ -117,7 +118,8 @@ _FINAL = "('sent', 'failed', 'expired', 'rejected', 'unknown')"
 SLIM_SMS = (
     "UPDATE sms SET request = NULL, tried = NULL, detail = NULL, code = NULL, reason = NULL, gateway = NULL, "
     "port = NULL, slot = NULL, sim = NULL, tid = NULL, recipient = '' WHERE (app_id, id) IN "
-    f"(SELECT app_id, id FROM sms WHERE state_at < ? AND request IS NOT NULL AND state IN {_FINAL} LIMIT ?)"
+    f"(SELECT app_id, id FROM sms WHERE state_at >= ? AND state_at < ? AND request IS NOT NULL AND state IN {_FINAL} "
+    "ORDER BY state_at LIMIT ?) RETURNING state_at"
 )
 FORGET_SMS = (
     "DELETE FROM sms WHERE (app_id, id) IN "
@@ -125,7 +127,8 @@ FORGET_SMS = (
 )
 FORGET_PAST = (
     "DELETE FROM past_attempt WHERE (app_id, id, attempt) IN "
-    "(SELECT app_id, id, attempt FROM past_attempt WHERE ended_at < ? LIMIT ?)"
+    "(SELECT app_id, id, attempt FROM past_attempt AS past WHERE ended_at < ? AND NOT EXISTS "
+    "(SELECT 1 FROM sms WHERE sms.app_id = past.app_id AND sms.id = past.id AND sms.state = 'handed_back') LIMIT ?)"
 )
 FORGET_RECEIVED = "DELETE FROM received WHERE key IN (SELECT key FROM received WHERE at < ? LIMIT ?)"
 

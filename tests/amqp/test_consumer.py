@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import aio_pika
 import pytest
 from aiormq.abc import ChannelFrame
 from pamqp.heartbeat import Heartbeat
@@ -178,3 +179,19 @@ async def left(world, topology, queue: str, count: int) -> bool:
             return True
         await asyncio.sleep(0.01)
     return False
+
+
+async def test_a_command_is_settled_before_anybody_sees_it_and_never_comes_again(sessions, topology, world, until):
+    session = await sessions.start()
+    exchange = await world.get_exchange(topology.name("commands"), ensure=False)
+    await exchange.publish(aio_pika.Message(b"first"), "bridge")
+    taken = []
+    session.consume("command", 1, taken.append)
+    await until(lambda: taken)
+    await exchange.publish(aio_pika.Message(b"second"), "bridge")
+    await until(lambda: len(taken) == 2)  # though the first has no verdict
+    taken[0].ack()
+    taken[1].give_back()
+    await sessions.stop(session)
+    left = await world.get_queue(topology.name("command"))
+    assert (left.declaration_result.message_count, [each.body for each in taken]) == (0, [b"first", b"second"])

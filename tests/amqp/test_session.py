@@ -17,6 +17,7 @@ from bridge.amqp.topology import Topology
 from bridge.errors import TopologyMismatch
 from bridge.metrics import Metrics
 from bridge.models import Publication
+from tests.flows.world import world as flows
 
 LOSSES = int(os.environ.get("LOSSES", "100"))
 """How often a session is lost and built anew in search of leaks; `make losses` asks for a thousand."""
@@ -140,6 +141,41 @@ async def test_a_cut_connection_is_built_anew_and_reads_on(sessions, cable, metr
     for delivery in taken[3:]:
         delivery.ack()
     assert metrics.broker_connected._value.get() == 1
+
+
+async def test_a_cut_connection_cancels_no_work_in_hand(sessions, cable, metrics, tmp_path, until):
+    session = await sessions.start(url=cable.url)
+    async with flows(tmp_path) as flow:
+        flow.device.gate.clear()
+        session.consume("send.otp", 5, flow.outbound.accept)
+        body = b'{"id": "a", "to": "+4915112345678", "text": "hi"}'
+        await session.publish(Publication("requests", "send.otp", body, app_id="shop"))
+        await until(lambda: flow.outbound._plan() is None and flow.device.posts)
+        cable.cut()
+        await until(lambda: sessions_built(metrics) == 2)
+        flow.device.gate.set()
+        await flow.settle()
+        await until(lambda: session.describe()["reading"])
+        await flow.settle()
+        assert [len(tasks) for tasks in flow.device.posts] == [1]
+        assert set(await flow.kinds()) == {"sms.submitted"}
+
+
+async def test_what_is_tried_again_is_tried_ever_later_and_never_in_step_with_others(sessions, monkeypatch, until):
+    waits: list[float] = []
+
+    async def pause(session: session_room.Session, wait_s: float) -> None:
+        waits.append(wait_s)
+        if len(waits) == 8:
+            await session._closing.wait()
+
+    monkeypatch.setattr(session_room, "BACK_OFF_S", (1.0, 8.0))
+    monkeypatch.setattr(session_room.Session, "_pause", pause)
+    await sessions.start(url="amqp://guest:guest@127.0.0.1:1/", connected=False)
+    await until(lambda: len(waits) == 8)
+    most = [1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0, 8.0]
+    assert all(longest / 2 <= wait_s <= longest for wait_s, longest in zip(waits, most, strict=True))
+    assert len(set(waits[3:])) == 5
 
 
 async def test_a_channel_that_the_broker_closes_ends_the_whole_session(sessions, metrics, until):

@@ -26,6 +26,7 @@ def test_the_names_are_those_of_the_contract():
         "sms.events": "topic",
         "sms.returned": "fanout",
         "sms.dead": "fanout",
+        "sms.commands": "topic",
         "sms.later.5": "fanout",
         "sms.later.60": "fanout",
         "sms.later.900": "fanout",
@@ -38,6 +39,7 @@ def test_the_names_are_those_of_the_contract():
         "sms.later.60",
         "sms.later.900",
         "sms.dead",
+        "sms.command",
     }
 
 
@@ -76,6 +78,12 @@ def test_a_tier_hands_back_to_the_requests_and_the_dead_stay_two_weeks():
     assert "x-dead-letter-exchange" not in arguments["sms.dead"]
 
 
+def test_a_command_is_gone_after_a_minute_and_goes_nowhere():
+    arguments = {each.name: each.arguments for each in SMS.queues}["sms.command"]
+    assert arguments == {"x-queue-type": "classic", "x-message-ttl": 60_000}
+    assert ("sms.commands", "sms.command", "bridge") in SMS.bindings
+
+
 def allowed(pattern: str, name: str) -> bool:
     return re.search(pattern, name) is not None
 
@@ -86,13 +94,17 @@ def test_each_kind_of_user_may_do_what_it_needs_and_no_more():
     assert allowed(producer.write, "sms.requests")
     assert not any(allowed(producer.write, name) for name in ("sms.events", "sms.requestsx", "xsms.requests"))
     assert not any(allowed(pattern, "sms.requests") for pattern in (producer.configure, producer.read))
-    assert all(allowed(careful.write, exchange.name) for exchange in SMS.exchanges)
+    assert [each.name for each in SMS.exchanges if not allowed(careful.write, each.name)] == ["sms.commands"]
     assert allowed(careful.write, "amq.default")
-    assert all(allowed(careful.read, f"sms.{queue}") for queue in ("send.otp", "gateway.gw1", "returned"))
+    assert all(allowed(careful.read, f"sms.{queue}") for queue in ("send.otp", "gateway.gw1", "returned", "command"))
     assert not allowed(careful.read, "sms.dead")
     assert not allowed(careful.configure, "sms.requests")
     assert all(allowed(kinds["bridge"].configure, queue.name) for queue in SMS.queues)
     assert not allowed(kinds["bridge"].configure, "smsx.send.otp")
+    operator = kinds["operator"]
+    assert allowed(operator.write, "sms.commands") and allowed(operator.read, "sms.dead")
+    assert not any(allowed(operator.write, name) for name in ("sms.requests", "sms.events", "sms.dead"))
+    assert not any(allowed(operator.read, name) for name in ("sms.send.otp", "sms.returned", "sms.command"))
 
 
 # --- on the broker --------------------------------------------------------------------------------------------------

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bridge.errors import GatewayNotReached
+from bridge.flows import patrol
 from bridge.models import State
 from tests.flows.test_inquiry import doubt
 from tests.flows.world import World
+from tests.flows.world import world as world_with
 
 TO = "+4915112345678"
 
@@ -90,3 +93,35 @@ async def test_keys_are_forgotten_after_their_horizon(world: World) -> None:
     world.wall += 2 * 3600
     await world.patrol._prune()
     assert await world.sms() is None
+
+
+async def test_a_final_row_is_whole_then_slim_then_none(tmp_path: Path) -> None:
+    async with world_with(tmp_path, store={"full_rows_h": 24}) as made:
+        await made.accept({"validity_s": 1}, timestamp=made.wall - 5)
+        states = []
+        for hours in (23, 2, 46, 2):  # 23, 25, 71 and 73 h after the final state
+            made.wall += hours * 3600
+            await made.patrol._prune()
+            row = await made.sms()
+            states.append(None if row is None else "slim" if row.request is None else "whole")
+        assert states == ["whole", "slim", "slim", None]
+
+
+async def test_details_that_shall_outlive_the_key_do(tmp_path: Path) -> None:
+    async with world_with(tmp_path, store={"full_rows_h": 168}) as made:
+        await made.accept({"validity_s": 1}, timestamp=made.wall - 5)
+        made.wall += 167 * 3600
+        await made.patrol._prune()
+        row = await made.sms()
+        assert row is not None and row.request is not None
+        made.wall += 2 * 3600
+        await made.patrol._prune()
+        assert await made.sms() is None
+
+
+async def test_a_full_slice_is_followed_by_the_next_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patrol, "PRUNE_AT_ONCE", 2)
+    for n in range(3):
+        await world.accept({"id": f"r{n}", "validity_s": 1}, timestamp=world.wall - 5)
+    world.wall += 73 * 3600
+    assert [await world.patrol._prune() for _ in range(2)] == [True, False]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bridge.ejoin import codes
 from bridge.ejoin.facts import FailedRow, SentRow, SmsReport
-from bridge.models import Publication, Sms, State
+from bridge.models import Key, Publication, Request, SendRequest, Sms, State
 from bridge.rules import outcomes
 from bridge.rules.outcomes import Outcome, Terms
 
@@ -401,3 +401,60 @@ def test_any_order_of_words_gives_one_final_event_and_corrections_that_say_so(na
     assert bool(final) == row.state.final
     assert [body["sequence"] for body in bodies] == [f"{n:010d}" for n in range(1, len(bodies) + 1)]
     assert len({body["id"] for body in bodies}) == len(bodies)
+
+
+class TestReplayed:
+    """A rejected SMS whose request was found again."""
+
+    REQUEST = Request(
+        key=Key("shop", "a"),
+        body=SendRequest(to=TO, text="hi", metadata={"o": "7"}),
+        raw='{"to":"x","text":"hi"}',
+        to=TO,
+        routing_key="send.otp",
+        fingerprint=b"f",
+        segments=2,
+        encoding="ucs2",
+        expires_at=NOW + 600,
+        route="otp",
+        timestamp=5.0,
+    )
+
+    def rejected(self) -> Sms:
+        row = replace(sms(State.REJECTED), gateway=None, port=None, sim=None, tid=None, request="{}", attempt=3)
+        return replace(row, event_id="shop:a/3/sms.rejected", event_type="sms.rejected", sequence=4, reason="x")
+
+    def test_it_goes_back_whole_as_the_next_attempt(self) -> None:
+        outcome = outcomes.replayed(self.rejected(), self.REQUEST, NOW)
+        back, (copy,) = outcome.sms, outcome.publications
+        assert outcome.past is None, "no device had it"
+        assert (back.state, back.state_at, back.attempt, back.sequence) == (State.HANDED_BACK, NOW, 3, 4)
+        assert (back.deadline_at, back.expires_at) == (NOW + 600 + 3_600, NOW + 600)
+        assert (back.recipient, back.segments, back.encoding, back.reason) == (TO, 2, "ucs2", None)
+        assert back.asked["body"] == self.REQUEST.raw and back.asked["meta"] == {"o": "7"}
+        assert (copy.exchange, copy.routing_key, copy.body) == ("requests", "send.otp", self.REQUEST.raw.encode())
+        assert copy.headers == {"x-attempt": 4, "x-expires-at": NOW + 600, "x-corrects": "shop:a/3/sms.rejected"}
+
+    def test_what_it_comes_to_names_the_rejection_and_what_comes_on_the_way_does_not(self) -> None:
+        back = outcomes.replayed(self.rejected(), self.REQUEST, NOW).sms
+        begun = replace(back, state=State.SUBMITTING, attempt=4, gateway="gw1", port=3, sim="8949", tid=78)
+        submitted = outcomes.answered(begun, codes.Submitted(), NOW, TERMS, ahead=0, elsewhere=True)
+        assert submitted is not None and "corrects" not in told(submitted)["data"]
+        sent = outcomes.sent_as(submitted.sms, NOW, at=None)
+        assert sent is not None and told(sent)["data"]["corrects"] == "shop:a/3/sms.rejected"
+        delivered = outcomes.delivery_reported(sent.sms, 0, None, NOW)
+        assert "corrects" not in told(delivered)["data"]
+
+    def test_late_evidence_after_it_names_the_event_before_it(self) -> None:
+        back = outcomes.replayed(self.rejected(), self.REQUEST, NOW).sms
+        doubtful = replace(back, state=State.IN_DOUBT, attempt=4, gateway="gw1", port=3, tid=78, reason="answer_lost")
+        unknown = outcomes.given_up(doubtful, NOW, TERMS, in_list=False)
+        assert unknown is not None and told(unknown)["data"]["corrects"] == "shop:a/3/sms.rejected"
+        sent = outcomes.sent_as(unknown.sms, NOW, at=None)
+        assert sent is not None and told(sent)["data"]["corrects"] == "shop:a/4/sms.unknown"
+
+
+def told(outcome: Outcome) -> dict[str, Any]:
+    """The last event."""
+    event: dict[str, Any] = json.loads(outcome.publications[-1].body)
+    return event

@@ -300,6 +300,40 @@ class TestAge:
         assert await ledger.write(lambda tx: tx.prune(NOW + 5_000, **prune)) == 1
         assert await ledger.write(lambda tx: tx.count_states()) == {"submitting": 1}
 
+    async def test_slices_go_from_the_oldest_on_and_look_at_nothing_twice(self, ledger: Ledger) -> None:
+        rows = [candidate(f"s{n}", state=State.SENT, state_at=NOW + n, tid=n + 1, event_id="e") for n in range(5)]
+        await ledger.write(lambda tx: tx.save(rows))
+        prune = {"full_rows_s": 100.0, "horizon_s": 10_000.0, "received_s": 100.0, "limit": 2}
+
+        async def slim() -> list[str]:
+            found = "SELECT id FROM sms WHERE request IS NULL ORDER BY id"
+            return [one for (one,) in await ledger.write(lambda tx: tx.connection.exec_driver_sql(found).all())]
+
+        for touched, expected in ((2, ["s0", "s1"]), (2, ["s0", "s1", "s2", "s3"]), (0, ["s0", "s1", "s2", "s3"])):
+            assert await ledger.write(lambda tx: tx.prune(NOW + 103.5, **prune)) == touched
+            assert await slim() == expected
+        await ledger.write(lambda tx: tx.save([candidate("s1", state=State.SENT, state_at=NOW + 1, event_id="e")]))
+        assert await ledger.write(lambda tx: tx.prune(NOW + 103.5, **prune)) == 0, "what lies behind is not looked at"
+        assert await ledger.write(lambda tx: tx.prune(NOW + 200, **prune)) == 1
+        assert await slim() == ["s0", "s2", "s3", "s4"]
+
+    async def test_what_is_forgotten_at_once_is_not_slimmed_first(self, ledger: Ledger) -> None:
+        await ledger.write(lambda tx: tx.save(candidate(f"s{n}", state=State.SENT, tid=n + 1) for n in range(3)))
+        prune = {"full_rows_s": 100.0, "horizon_s": 100.0, "received_s": 100.0, "limit": 2}
+        assert await ledger.write(lambda tx: tx.prune(NOW + 500, **prune)) == 2
+        (left,) = await ledger.write(lambda tx: tx.connection.exec_driver_sql("SELECT request FROM sms").all())
+        assert left[0] is not None
+
+    async def test_a_past_attempt_is_kept_while_its_sms_may_come_back(self, ledger: Ledger) -> None:
+        rows = [candidate(name, tid=n + 1) for n, name in enumerate(("back", "over"))]
+        back = replace(rows[0], state=State.HANDED_BACK, deadline_at=NOW + 9_000)
+        over = replace(rows[1], state=State.SENT)
+        await ledger.write(lambda tx: tx.settle([Outcome(back, (), rows[0]), Outcome(over, (), rows[1])], NOW))
+        prune = {"full_rows_s": 100.0, "horizon_s": 9_000.0, "received_s": 100.0, "limit": 10}
+        await ledger.write(lambda tx: tx.prune(NOW + 500, **prune))
+        assert await ledger.write(lambda tx: tx.past_of_task("gw1", 1)) is not None
+        assert await ledger.write(lambda tx: tx.past_of_task("gw1", 2)) is None
+
     async def test_a_restart_of_the_device_is_seen_by_its_sequence(self, ledger: Ledger) -> None:
         assert await ledger.write(lambda tx: tx.boot_of("gw1", 7)) == (0, None)
         assert await ledger.write(lambda tx: tx.boot_of("gw1", 8)) == (0, None)
