@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench proof chaos chaos-night losses lock clean
+.PHONY: help demo test check bench proof chaos chaos-night kills losses lock clean
 
 PYTHON_FILES := bridge dev bench tests
 SEED := 1
@@ -56,6 +56,10 @@ chaos-night: ## the same for NIGHT_SEEDS, NIGHT_MINUTES each; names the seeds th
 losses: ## a thousand sessions lost and built anew, in search of anything that is left behind
 	@sh dev/setup.sh --dev
 	@LOSSES=1000 .venv/bin/python -m pytest tests/amqp/test_session.py -k losses
+
+kills: ## KILLS random deaths of the real process from SEED on; ends with one JSON object
+	@sh dev/setup.sh --dev
+	@.venv/bin/python dev/kills.py --kills $(or $(KILLS),200) --seed $(or $(SEED),1)
 
 lock: ## resolve the dependencies anew and write the three lock files
 	@sh dev/setup.sh --dev --no-broker

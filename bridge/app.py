@@ -14,9 +14,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -52,6 +52,8 @@ from bridge.store.ledger import Ledger, Transaction
 from bridge.web import Web
 
 log = structlog.get_logger()
+
+Done = TypeVar("Done")
 
 EXIT_FAILED, EXIT_LOCKED = 1, 3
 FIRST_SNAPSHOTS_S = 10.0
@@ -295,13 +297,18 @@ async def run(settings: Settings, *, clock: Clock = REAL_CLOCK) -> int:
 
 
 async def _serve(settings: Settings, metrics: Metrics, clock: Clock, stopping: asyncio.Event) -> None:
-    ledger = await Ledger.open(
-        settings.store.path,
-        [entry.name for entry in settings.gateways],
-        lock_wait_s=settings.store.lock_wait_s,
-        on_commit=metrics.ledger_commit_seconds.observe,
-        on_failure=metrics.ledger_failures_total.inc,
+    ledger = await _unless(
+        stopping,
+        Ledger.open(
+            settings.store.path,
+            [entry.name for entry in settings.gateways],
+            lock_wait_s=settings.store.lock_wait_s,
+            on_commit=metrics.ledger_commit_seconds.observe,
+            on_failure=metrics.ledger_failures_total.inc,
+        ),
     )
+    if ledger is None:
+        return
     try:
         retired = await ledger.write(partial(_retire, settings))
         await Bridge(settings, ledger, metrics, clock, retired=retired).serve(stopping)
@@ -312,6 +319,17 @@ async def _serve(settings: Settings, metrics: Metrics, clock: Clock, stopping: a
         raise expected.exceptions[0] from group  # one sentence for the operator, not a tree of tasks
     finally:
         await ledger.close()
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, Done]) -> Done | None:
+    """What the work came to; None where a stop is asked for before that, and it is given up."""
+    stop, doing = asyncio.create_task(stopping.wait()), asyncio.create_task(work)
+    await asyncio.wait({stop, doing}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if doing.done():
+        return doing.result()
+    doing.cancel()
+    return None
 
 
 def _retire(settings: Settings, tx: Transaction) -> tuple[str, ...]:

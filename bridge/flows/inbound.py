@@ -30,7 +30,7 @@ from bridge.ejoin.facts import (
     Unrecognised,
 )
 from bridge.ejoin.ports import Port
-from bridge.errors import GatewayGarbled
+from bridge.errors import GatewayGarbled, LedgerUnavailable
 from bridge.flows.changes import Changes
 from bridge.metrics import Metrics
 from bridge.models import (
@@ -116,6 +116,7 @@ class Inbound:
         self._wake_planner = wake_planner
         self._heard = heard
         self._wake_relay = wake_relay
+        self._untold: dict[tuple[str, int], PortChange] = {}
 
     async def callback(self, gateway: str, body: bytes, content_type: str, query: Mapping[str, str]) -> str:
         """Absorb one push; answers with its type for the metrics, after the commit.
@@ -125,7 +126,7 @@ class Inbound:
         facts = _decode(body, content_type, query)
         self._heard(gateway)
         push = _Push(self._known, gateway, body, content_type, facts, self._clock.wall(), self._believe(gateway, facts))
-        absorbed = await self._ledger.write(push.absorb)
+        absorbed = await self._store(gateway, push)
         self._tell(gateway, absorbed, push.now)
         return _label(facts)
 
@@ -134,7 +135,15 @@ class Inbound:
         now = self._clock.wall()
         facts = [status]
         push = _Push(self._known, gateway, b"", "", facts, now, self._believe(gateway, facts))
-        self._tell(gateway, await self._ledger.write(push.absorb), now)
+        self._tell(gateway, await self._store(gateway, push), now)
+
+    async def _store(self, gateway: str, push: _Push) -> Absorbed:
+        """Store it whole; a port's change that could not be told is told with the next word about that port."""
+        try:
+            return await self._ledger.write(push.absorb)
+        except LedgerUnavailable:
+            self._untold |= {(gateway, number): change for number, change in push.port_changes.items()}
+            raise
 
     async def absorb_inbox(self, gateway: str, page: InboxPage) -> None:
         """A page of the device's inbox, with the cursor behind it: what no push has told is told now."""
@@ -173,9 +182,11 @@ class Inbound:
         mono = self._clock.mono()
         changes: dict[int, PortChange] = {}
         for status in _port_statuses(facts):
+            number = status.port.number
             change = self._fleet.note_status(gateway, status, mono)
-            if change is not None:
-                changes[status.port.number] = change
+            untold = self._untold.pop((gateway, number), None) if status.active else None
+            if first := untold or change:
+                changes[number] = first
             self._gauge(gateway, status)
         if changes:
             self._wake_planner()
@@ -224,7 +235,7 @@ class _Push:
         self._body = body
         self._content_type = content_type
         self._facts = facts
-        self._port_changes = changes
+        self.port_changes = changes
         self._inbox = inbox
         self._boot = 0
         self._settled: list[outcomes.Outcome] = []
@@ -495,7 +506,7 @@ class _Push:
                 self._settle(done, sms, outcomes.doubted(sms, outcomes.REPORT_LOST, self.now, terms))
 
     def _port_changed(self, tx: Transaction, status: PortStatus) -> None:
-        change = self._port_changes.get(status.port.number)
+        change = self.port_changes.get(status.port.number)
         if change is None or not status.active:
             return
         data = _port_data(self._gateway, status, self._sim(status)).model_copy(

@@ -156,6 +156,9 @@ class Patrol:
         try:
             status = await self._devices[gateway].status(callback_url=url, period_s=SUBSCRIBE_PERIOD_S)
             await self._absorb_status(gateway, status)
+        except LedgerUnavailable as error:
+            log.error("ledger.unavailable", error=str(error))  # the gateway answered: nothing is to be told of it
+            return False
         except BridgeError as error:
             await self._mark(gateway, up=False, reason=str(error))
             return False

@@ -94,6 +94,7 @@ class Relay:
             except LedgerUnavailable as error:
                 log.warning("outbox.unreadable", error=str(error))
                 return False
+            self._told = []
             if not rows:
                 return False
             errors = await self._publish([publication for _, publication in rows])
@@ -115,7 +116,6 @@ class Relay:
     def _claim(self, tx: Transaction) -> list[tuple[int, Publication]]:
         """Forget what was confirmed since the last claim, and read the next: one commit for both."""
         tx.drop_outbox(self._told)
-        self._told = []
         rows = tx.read_outbox(self._after, CHUNK)
         if not rows or self._clock.mono() >= self._measure_at:
             self._measure(tx)

@@ -273,18 +273,12 @@ def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | 
 
 
 def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) -> Outcome:
-    """A delivery report matched: it follows ``sent``, and implies it where the device's own report is still cached.
-
-    Such a report is a repeat when it comes, so the SIM's account notes its result now.
-    """
+    """A delivery report matched: it follows ``sent``, and implies it where the device's own report is still cached."""
     implied = sent_as(sms, now, at=None) if sms.state is State.SUBMITTED else None
-    if implied is not None:
-        sms = implied.sms
+    sent = implied or Outcome(sms)
     kind = "sms.delivered" if code == 0 else "sms.undelivered"
-    told, event = tell(sms, kind, now, **_some({"code": code, "reported_at": stamp(at)}))
-    if implied is None:
-        return Outcome(told, (event,))
-    return replace(implied, sms=told, publications=(*implied.publications, event))
+    told, event = tell(sent.sms, kind, now, **_some({"code": code, "reported_at": stamp(at)}))
+    return replace(sent, sms=told, publications=(*sent.publications, event))
 
 
 def _resent(sms: Sms, now: float, terms: Terms, code: int | None, text: str) -> Outcome | None:

@@ -16,13 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, RootTransaction
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from bridge.errors import LedgerUnavailable
 
 T = TypeVar("T")
 MOST_PER_COMMIT = 64
+LOCKED_FOR_S, LOOK_AGAIN_S = 5.0, 0.02
+"""How long another process may hold the file, and how often we look."""
+
+PROBE_BYTES = 16_384
 
 
 @dataclass(slots=True)
@@ -37,7 +41,7 @@ class Writer:
     """Runs functions over one connection, in order, many per commit.
 
     ``on_commit`` is told the seconds that each transaction took, ``on_failure`` each time one was lost; ``failing``
-    says whether the last one was.
+    is true from then on until there is room again, whatever reads or deletes meanwhile.
     """
 
     def __init__(self, engine: Engine, *, on_commit: Callable[[float], None], on_failure: Callable[[], None]) -> None:
@@ -45,6 +49,7 @@ class Writer:
         raw = self._connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
         self._raw = raw
+        raw.execute("PRAGMA busy_timeout = 0")  # SQLite would wait with the whole event loop in its hands
         self._on_commit = on_commit
         self._on_failure = on_failure
         self._jobs: asyncio.Queue[_Job | None] = asyncio.Queue()
@@ -90,8 +95,10 @@ class Writer:
 
     async def _transact(self, batch: list[_Job]) -> None:
         began = time.perf_counter()
+        if self.failing:
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._probe)
         try:
-            with self._connection.begin() as transaction:
+            with await self._begin() as transaction:
                 for job in batch:
                     self._one(job)
                     await asyncio.sleep(0)  # the rest of the bridge gets its turn between two jobs
@@ -102,9 +109,32 @@ class Writer:
             self._on_failure()
             for job in batch:
                 job.error = LedgerUnavailable(f"the ledger cannot store: {error}")
+        self._on_commit(time.perf_counter() - began)
+
+    async def _begin(self) -> RootTransaction:
+        """Begin; a file that another process holds is waited for, once: what failed before is not waited for again."""
+        give_up_at = time.monotonic() + (0.0 if self.failing else LOCKED_FOR_S)
+        while True:
+            try:
+                return self._connection.begin()
+            except OperationalError as error:
+                self._undo()
+                if not _is_locked(error) or time.monotonic() >= give_up_at:
+                    raise
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    def _probe(self) -> None:
+        """Whether there is room for another row. Runs in the thread, while nothing else uses the connection."""
+        try:
+            self._raw.execute("BEGIN IMMEDIATE")
+            self._raw.execute("INSERT INTO meta (name, value) VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
+            self._raw.execute("DELETE FROM meta WHERE name = 'probe'")
+            self._raw.execute("COMMIT")
+        except sqlite3.Error:
+            if self._raw.in_transaction:
+                self._raw.execute("ROLLBACK")
         else:
             self.failing = False
-        self._on_commit(time.perf_counter() - began)
 
     def _undo(self) -> None:
         """A commit that failed leaves its transaction open, in SQLAlchemy and in SQLite: end both."""
@@ -124,6 +154,11 @@ class Writer:
             self._raw.execute("ROLLBACK TO job")
             job.error = error
         self._raw.execute("RELEASE job")
+
+
+def _is_locked(error: OperationalError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", 0)
+    return bool(code & 0xFF == sqlite3.SQLITE_BUSY)
 
 
 def _answer(batch: list[_Job]) -> None:

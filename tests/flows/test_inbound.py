@@ -277,6 +277,16 @@ class TestStates:
         await world.push(port_status(0, iccid="", seq=6))
         assert len(await world.told()) == 1, "nothing changed"
 
+    async def test_a_change_that_could_not_be_stored_is_told_with_the_next_word_about_the_port(
+        self, world: World
+    ) -> None:
+        with world.full_disk(), pytest.raises(LedgerUnavailable):
+            await world.push(port_status(0, iccid=""))
+        assert await world.told() == []
+        await world.push(port_status(0, iccid="", seq=6))
+        (event,) = await world.told()
+        assert (event["data"]["state"], event["data"]["previous"]) == ("no_sim", "registered")
+
     async def test_a_snapshot_tells_the_whole_box_and_a_restart(self, world: World) -> None:
         status = {"type": "dev-status", "seq": 9, "expires": 60, "mac": "m", "ip": "i", "max-ports": 3, "max-slot": 1}
         rows = [{"port": f"{n}.01", "seq": 9, "st": 3, "iccid": f"sim{n}"} for n in (1, 2, 3)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import GatewayNotReached
+from bridge.errors import GatewayNotReached, LedgerUnavailable
 from bridge.flows import patrol
 from bridge.models import State
 from tests.flows.test_inquiry import doubt
@@ -83,6 +83,20 @@ async def test_liveness_is_told_once_per_change(world: World) -> None:
     await world.patrol._ask_status("gw1")
     assert (await world.kinds())[3:] == ["gateway.down"]
     assert world.patrol.silent() == ["gw1"]
+
+
+async def test_a_gateway_is_not_down_because_the_ledger_cannot_store(world: World) -> None:
+    await world.patrol._ask_status("gw1")
+    healthy = world.ledger.write
+
+    async def refuse_once(_: object) -> None:
+        world.ledger.write = healthy  # type: ignore[method-assign]
+        raise LedgerUnavailable
+
+    world.ledger.write = refuse_once  # type: ignore[assignment]
+    assert not await world.patrol._ask_status("gw1")
+    assert "gateway.down" not in await world.kinds()
+    assert world.patrol.silent() == []
 
 
 async def test_keys_are_forgotten_after_their_horizon(world: World) -> None:

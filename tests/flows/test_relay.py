@@ -117,3 +117,14 @@ async def test_one_stuck_row_is_counted_as_one(world: World) -> None:
         await relay.drain()
     assert not relay.paused
     assert await world.ledger.write(lambda tx: tx.outbox_facts()[0]) == 1
+
+
+async def test_what_was_told_is_forgotten_even_where_the_ledger_failed_meanwhile(world: World) -> None:
+    broker = Broker()
+    relay = relay_of(world, broker)
+    await put(world, "a")
+    assert await relay._step()
+    with world.full_disk():
+        assert not await relay._step()
+    assert not await relay._step()
+    assert (await left(world), broker.kept) == ([], ["a"])

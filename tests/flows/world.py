@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from bridge.ejoin.facts import (
     TaskAck,
 )
 from bridge.ejoin.ports import Port
-from bridge.errors import BrokerUnavailable
+from bridge.errors import BrokerUnavailable, LedgerUnavailable
 from bridge.flows.changes import Changes
 from bridge.flows.inbound import Inbound, Known
 from bridge.flows.inquiry import Inquiry
@@ -234,6 +234,22 @@ class World:
         await self.patrol._reap()
         for gateway in self.inquiry._due(await self.ledger.write(Transaction.doubts)):
             await self.inquiry.ask(gateway)
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Meanwhile every write is undone and refused."""
+        healthy = self.ledger.write
+
+        async def refuse(work: Callable[[Transaction], Any]) -> None:
+            def undo(tx: Transaction) -> None:
+                work(tx)
+                raise LedgerUnavailable
+
+            await healthy(undo)
+
+        self.ledger.write = refuse  # type: ignore[method-assign]
+        yield
+        self.ledger.write = healthy  # type: ignore[method-assign]
 
     @property
     def tid(self) -> int:

@@ -357,6 +357,7 @@ class TestDeliveryReports:
         outcome = outcomes.delivery_reported(sms(State.SUBMITTED), 0, NOW, NOW)
         kinds = [json.loads(one.body)["type"] for one in outcome.publications]
         assert kinds == ["sms.sent.v1", "sms.delivered.v1"]
+        assert outcome.counted == "ok", "its SIM's account would look as if somebody else had sent"
 
     def test_a_result_that_they_imply_is_in_its_sims_account_once(self) -> None:
         implied = outcomes.delivery_reported(sms(State.SUBMITTED), 0, NOW, NOW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import signal
 import sqlite3
@@ -187,6 +188,37 @@ class TestWriter:
             await begin(ledger, *(candidate(f"s{n}", request="x" * 4_000) for n in range(20)))
         assert failures and ledger.failing
         assert await ledger.write(lambda tx: tx.count_states()) == {}
+        assert ledger.failing, "that something could be read says nothing about the disk"
+        await ledger.write(lambda tx: tx.connection.exec_driver_sql("PRAGMA max_page_count=1000000"))
+        await ledger.write(Transaction.count_states)
+        assert not ledger.failing
+        await ledger.close()
+
+    async def test_a_file_that_another_process_holds_is_waited_for_without_holding_up_the_loop(
+        self, tmp_path: Path
+    ) -> None:
+        ledger = await Ledger.open(tmp_path / "l.db", ["gw1"], lock_wait_s=0)
+        with contextlib.closing(sqlite3.connect(tmp_path / "l.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            begun = asyncio.create_task(begin(ledger, candidate("s")))
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not begun.done()
+            other.execute("ROLLBACK")
+            assert all(await begun)
+        assert not ledger.failing
+        await ledger.close()
+
+    async def test_a_file_that_stays_locked_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bridge.store.writer.LOCKED_FOR_S", 0.0)
+        ledger = await Ledger.open(tmp_path / "l.db", ["gw1"], lock_wait_s=0)
+        with contextlib.closing(sqlite3.connect(tmp_path / "l.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LedgerUnavailable, match="locked"):
+                await begin(ledger, candidate("s"))
+            assert ledger.failing
+            other.execute("ROLLBACK")
+        await begin(ledger, candidate("s"))
         assert not ledger.failing
         await ledger.close()
 
