@@ -359,12 +359,6 @@ class TestDeliveryReports:
         assert kinds == ["sms.sent.v1", "sms.delivered.v1"]
         assert outcome.counted == "ok", "its SIM's account would look as if somebody else had sent"
 
-    def test_a_result_that_they_imply_is_in_its_sims_account_once(self) -> None:
-        implied = outcomes.delivery_reported(sms(State.SUBMITTED), 0, NOW, NOW)
-        assert implied.counted == "ok"
-        assert outcomes.reported(implied.sms, SmsReport(77, 0, 1, 0, 0), NOW, TERMS, elsewhere=True) is None
-        assert outcomes.delivery_reported(sms(State.SENT), 0, NOW, NOW).counted is None
-
 
 STEPS = st.sampled_from(["taken", "lost", "sent", "failed", "not_sure", "refused", "deadline", "listed"])
 
