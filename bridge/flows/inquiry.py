@@ -256,10 +256,16 @@ class Inquiry:
         await self._settle(found, outcomes.listed)
 
     async def _ask_for_counters(self, gateway: str) -> None:
-        """Evidence (3): the SIMs' counters, between two looks into the books; the inbox tells whether it began anew."""
+        """Evidence (3): the SIMs' counters, between two looks into the books; the inbox tells whether it began anew.
+
+        Before the first look it has told what it knows: that changes the books.
+        """
+        told = await self._read_inbox(gateway)
         before = await self._ledger.write(lambda tx: _look(tx, gateway))
         counters = await self._devices[gateway].statistics()
         ssrc = await self._read_inbox(gateway)
+        if ssrc != told:  # it began anew meanwhile: whose counters these are, nobody knows
+            return
         now = self._clock.wall()
 
         def judge(tx: Transaction) -> Pairs:

@@ -275,6 +275,16 @@ class TestCounters:
             await world.passes(16)
         assert (await state(world), await state(world, "b")) == (State.HANDED_BACK, State.SENT)
 
+    async def test_what_the_inbox_tells_costs_them_no_round(self, world: World) -> None:
+        await world.accept({"id": "a", "delivery_report": True}, key="send.single")
+        await doubt(world, {"id": "b", "to": "+4915100000001"})
+        world.device.counted[1] = (101, 10, 0)
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall, TO, 0)]
+        await world.passes(16)
+        await world.passes(16)
+        assert await world.kinds() == ["sms.submitted", "sms.sent", "sms.delivered"]
+        assert await state(world, "b") is State.HANDED_BACK
+
     async def test_a_port_in_use_gives_a_doubt_more_time_than_its_deadline(self, world: World) -> None:
         await doubt(world)
         world.mono += 20  # so long the gateway is left alone after an answer was lost
