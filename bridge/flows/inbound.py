@@ -358,7 +358,7 @@ class _Push:
 
     def _note_foreign(self, tx: Transaction, port: Port | None) -> None:
         """Somebody else sends from this port: its counters say nothing about ours."""
-        if port is not None:
+        if port is not None and self._fleet.find_port(self._gateway, port.number):
             tx.note_foreign(self._gateway, port.number, self.now)
 
     def _settle(self, done: Absorbed, sms: Sms, outcome: outcomes.Outcome | None) -> None:

@@ -411,7 +411,7 @@ class Inquiry:
 
 def _look(tx: Transaction, gateway: str) -> Look:
     accounts, begun = tx.accounts(gateway), tx.begun(gateway)
-    since = min((account.since for account in accounts.values()), default=begun)
+    since = min((account.since for account in accounts.values() if account.ssrc), default=begun)
     rows: dict[int, list[Sms]] = defaultdict(list)
     for sms in (*tx.open_at(gateway), *tx.unknown_at(gateway, since)):
         rows[sms.port or 0].append(sms)

@@ -85,7 +85,10 @@ class KnownSms:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the counters of the SIM in a port must show, for hand-overs after number ``since`` (see rules.evidence)."""
+    """What the counters of the SIM in a port must show, for hand-overs after number ``since`` (see rules.evidence).
+
+    One without a ``ssrc`` is closed: it belongs to no start of the device, and proves nothing.
+    """
 
     sim: str
     ssrc: str
@@ -222,6 +225,9 @@ class Transaction:
         numbers = iter(self._take_numbers(gateway, len(taken)))
         begun = [one and replace(one, **next(numbers)) for one in admitted]
         self.save(one for one in begun if one)
+        self._raw.executemany(
+            sql.CLOSE_ACCOUNT_OF_ANOTHER, [(gateway, one.port, one.sim) for one in begun if one and one.sim]
+        )
         return begun
 
     def refuse(self, candidate: Sms, kind: Literal["sms.expired", "sms.rejected"], now: float, **detail: Any) -> bool:
@@ -342,7 +348,7 @@ class Transaction:
 
     def note_foreign(self, gateway: str, port: int, now: float) -> None:
         """Somebody else sends with this port's SIM: its counters prove nothing for a while."""
-        self._raw.execute(sql.NOTE_FOREIGN, (now, gateway, port))
+        self._raw.execute(sql.NOTE_FOREIGN, (gateway, port, now))
 
     def hold_orphan(self, orphan: Orphan, now: float) -> None:
         """Keep a delivery report until the SMS that it may be about is settled."""

@@ -99,9 +99,14 @@ OPEN_ACCOUNT = (
 COUNT_RESULT = {
     "ok": "UPDATE statistics SET ok = ok + 1 WHERE gateway = ? AND port = ? AND since < ?",
     "failed": "UPDATE statistics SET failed = failed + 1 WHERE gateway = ? AND port = ? AND since < ?",
-    "lost": "DELETE FROM statistics WHERE gateway = ? AND port = ? AND since < ?",
+    "lost": "UPDATE statistics SET ssrc = '' WHERE gateway = ? AND port = ? AND since < ?",
 }
-NOTE_FOREIGN = "UPDATE statistics SET foreign_at = ? WHERE gateway = ? AND port = ?"
+_NO_ACCOUNT = "INSERT INTO statistics (gateway, port, sim, ssrc, ok, failed, since, foreign_at) VALUES "
+CLOSE_ACCOUNT_OF_ANOTHER = (
+    f"{_NO_ACCOUNT} (?, ?, ?, '', 0, 0, 0, NULL) "
+    "ON CONFLICT DO UPDATE SET sim = excluded.sim, ssrc = '' WHERE sim <> excluded.sim"
+)
+NOTE_FOREIGN = f"{_NO_ACCOUNT} (?, ?, '', '', 0, 0, 0, ?) ON CONFLICT DO UPDATE SET foreign_at = excluded.foreign_at"
 
 INBOX_CURSOR = "SELECT ssrc, next_sms FROM gateway WHERE name = ?"
 SET_INBOX_CURSOR = "UPDATE gateway SET ssrc = ?, next_sms = ? WHERE name = ?"

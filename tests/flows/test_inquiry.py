@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.ejoin.facts import DeliveryReport, ListedTask, ReceivedSms
+from bridge.ejoin.facts import DeliveryReport, InboxPage, ListedTask, PortStatus, ReceivedSms
 from bridge.ejoin.ports import Port
 from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent
 from bridge.models import State
@@ -20,12 +20,18 @@ TO = "+4915112345678"
 GATEWAY = CONFIG["gateways"][0]
 
 
-async def doubt(world: World, body: dict[str, Any] | None = None, **more: Any) -> int:
+async def doubt(world: World, body: dict[str, Any] | None = None, key: str = "send.single", **more: Any) -> int:
     """One SMS on port 1 whose answer was lost; its task id."""
     world.device.failure = GatewaySilent()
-    await world.accept(body, key="send.single", **more)
+    await world.accept(body, key=key, **more)
     world.device.failure = None
     return world.tid
+
+
+def change_card(world: World, iccid: str) -> None:
+    """Another card lies in port 1; its counters are the same."""
+    for st, known_as in ((0, ""), (3, iccid)):
+        world.fleet.note_status("gw1", PortStatus(Port(1, 1), st, iccid=known_as), world.mono)
 
 
 async def report_lost(world: World, body: dict[str, Any] | None = None) -> int:
@@ -258,6 +264,61 @@ class TestCounters:
         world.device.counted[1] = (101, 10, 0)
         await world.passes(16)
         assert await state(world) is State.IN_DOUBT
+
+    async def test_a_card_that_was_away_is_not_asked_about_what_the_other_one_sent(self, world: World) -> None:
+        change_card(world, "another")
+        await doubt(world)
+        await world.passes(1)
+        change_card(world, "sim1")
+        for _ in range(3):
+            await world.passes(17)
+        assert await state(world) is State.IN_DOUBT
+
+    async def test_what_was_sent_while_an_account_is_opened_is_not_counted_later(self, tmp_path: Path) -> None:
+        async with world(tmp_path / "other") as made:
+            whole, asked = made.device.inbox, 0
+
+            async def slow(*, start: int, count: int) -> InboxPage:
+                """One is sent and told of after the counters were read."""
+                nonlocal asked
+                asked += 1
+                if asked == 2:
+                    await made.accept({"id": "b"}, key="send.single")
+                    await made.push(report(made.tid))
+                return await whole(start=start, count=count)
+
+            made.device.inbox = slow  # type: ignore[method-assign]
+            await made.inquiry.begin()
+            await doubt(made)
+            made.device.counted[1] = (101, 10, 0)
+            await made.passes(16)
+            assert await state(made) is State.IN_DOUBT
+
+    async def test_another_submitter_is_remembered_though_there_is_no_account(self, tmp_path: Path) -> None:
+        async with world(tmp_path / "other") as made:
+            await made.push({"type": "sent-sms", "port": "1.01", "src_type": 2, "status": "0", "recver": "+491"})
+            await made.inquiry.begin()
+            await doubt(made)
+            for _ in range(3):
+                await made.passes(17)
+            assert await state(made) is State.IN_DOUBT
+
+    async def test_another_submitter_is_remembered_though_one_is_sent_again(self, tmp_path: Path) -> None:
+        routes = [
+            {"name": "single", "ports": ["gw1:1"]},
+            {"name": "otp", "ports": ["gw1:1"], "on_doubt": "resend"},
+        ]
+        async with world(tmp_path / "other", routes=routes) as made:
+            await made.inquiry.begin()
+            await made.push({"type": "sent-sms", "port": "1.01", "src_type": 2, "status": "0", "recver": "+491"})
+            await doubt(made, {"id": "again", "to": "+4915100000001"}, key="send.otp")
+            await made.passes(901)
+            assert await state(made, "again") is State.HANDED_BACK
+            await made.passes(60)
+            await doubt(made)
+            for _ in range(3):
+                await made.passes(17)
+            assert await state(made) is State.IN_DOUBT
 
     async def test_what_changed_while_the_device_was_asked_is_asked_again(self, world: World) -> None:
         await doubt(world)
