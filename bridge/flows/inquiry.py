@@ -167,7 +167,7 @@ class Inquiry:
             late = count > 0 and deadline_at <= wall
             every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
             second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s
-            urgent = count > len(asked.seen) or second_look_at <= mono
+            urgent = count > len(asked.seen) or asked.asked_at < second_look_at <= mono
             if not asked.asking and (urgent or (every_s is not None and mono - asked.asked_at >= every_s)):
                 due.append(gateway)
         return due
@@ -332,7 +332,11 @@ class Inquiry:
             return []
         if finding.fate is None and (counted.waiting or any(sms.reason is None for sms in taken)):
             self._questions[gateway].later.update(map(attempt_of, covered))
-        return [*self._arrived(finding, taken, doubtful, now), *self._absent(gateway, finding, doubtful, now)]
+        pairs = [*self._arrived(finding, taken, doubtful, now), *self._absent(gateway, finding, doubtful, now)]
+        if covered and not pairs and not any(sms.state.open for sms in covered):
+            # All are given up and the counters know no more: they shall not blur what is in doubt after them.
+            self._open_account(tx, gateway, port, fresh, counted, rows)
+        return pairs
 
     def _arrived(self, finding: Finding, taken: Sequence[Sms], doubtful: Sequence[Sms], now: float) -> Pairs:
         """Those that the device had: how they ended, or at least that it took them."""
@@ -355,7 +359,7 @@ class Inquiry:
         asked, mono = self._questions[gateway], self._clock.mono()
         pairs: Pairs = []
         for sms in doubtful:
-            if finding.arrived != "none":
+            if finding.arrived != "none" or sms.state is not State.IN_DOUBT:
                 asked.absent.pop(attempt_of(sms), None)
                 continue
             since = asked.absent.setdefault(attempt_of(sms), mono)

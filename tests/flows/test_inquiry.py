@@ -34,6 +34,20 @@ def change_card(world: World, iccid: str) -> None:
         world.fleet.note_status("gw1", PortStatus(Port(1, 1), st, iccid=known_as), world.mono)
 
 
+async def rounds(world: World, seconds: int) -> int:
+    """How often the gateway's counters are read in this time, looked at every second."""
+    count = 0
+
+    async def counting() -> None:
+        nonlocal count
+        count += 1
+
+    world.device.while_counting = counting
+    for _ in range(seconds):
+        await world.passes(1)
+    return count
+
+
 async def report_lost(world: World, body: dict[str, Any] | None = None) -> int:
     """One SMS that port 1 took and whose report does not come; its task id."""
     await world.accept(body, key="send.single")
@@ -368,6 +382,34 @@ class TestCounters:
         await world.passes(60)
         unknown, sent = await world.told()
         assert (sent["type"], sent["data"]["corrects"]) == ("sms.sent.v1", unknown["id"])
+
+    async def test_those_that_were_given_up_do_not_blur_the_next(self, world: World) -> None:
+        for sms_id in ("a", "b"):
+            await doubt(world, {"id": sms_id})
+            world.mono += 20  # so long the gateway is left alone
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(901)
+        await world.passes(901)
+        assert await state(world, "a") is await state(world, "b") is State.UNKNOWN
+        await world.passes(60)
+        await doubt(world, {"id": "c"})
+        await world.passes(16)
+        await world.passes(16)
+        assert await state(world, "c") is State.HANDED_BACK
+
+    async def test_nor_is_anybody_asked_more_often_because_of_one(self, world: World) -> None:
+        await doubt(world)
+        world.device.counted = {}
+        await world.passes(901)
+        assert await state(world) is State.UNKNOWN
+        world.device.counted[1] = (100, 10, 0)
+        assert await rounds(world, seconds=120) == 2
+
+    async def test_a_second_look_that_shows_nothing_is_not_repeated_at_once(self, world: World) -> None:
+        await doubt(world)
+        await world.passes(1)
+        world.registered(1, st=2)
+        assert await rounds(world, seconds=30) == 2
 
     @pytest.mark.parametrize("step", [3_600.0, -3_600.0])
     async def test_a_clock_that_is_set_breaks_no_account(self, world: World, step: float) -> None:
