@@ -115,7 +115,7 @@ def match_report(recipient: str, at: float | None, candidates: Sequence[Sms]) ->
 
     ``candidates`` are SMS of that SIM to a number with the same last digits, begun inside the time window and without
     a report so far. One fits where it asked for a report, its number is the report's, and the device did not send it
-    after the report (``at``, both by the device's clock). Exactly one that fits and is on its way or sent: that one.
+    after the report (``at``, both by the device's clock). Exactly one that fits and has left us: that one.
     """
     fitting = tuple(
         sms

@@ -273,8 +273,8 @@ def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | 
 
 
 def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) -> Outcome:
-    """A delivery report matched: it follows ``sent``, and implies it where the device's own report is still cached."""
-    implied = sent_as(sms, now, at=None) if sms.state is State.SUBMITTED else None
+    """A delivery report matched: it follows ``sent``, and implies it where the device's own is cached still or lost."""
+    implied = sent_as(sms, now, at=None) if sms.state is not State.SENT else None
     sent = implied or Outcome(sms)
     kind = "sms.delivered" if code == 0 else "sms.undelivered"
     told, event = tell(sent.sms, kind, now, **_some({"code": code, "reported_at": stamp(at)}))

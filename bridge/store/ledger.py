@@ -157,7 +157,9 @@ class Transaction:
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OVERDUE, (now, limit))]
 
     def sent_to(self, recipient_tail: str, sim: str, since: float) -> list[Sms]:
-        """Begun with this SIM, to a number with these last 7 digits, oldest first, without a delivery report so far."""
+        """All that may have gone out by this SIM, begun since then, to a number with these last 7 digits, oldest first,
+        which asked for a delivery report and have none so far.
+        """
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_SENT_TO, (recipient_tail, sim, since))]
 
     def note_report(self, sms: Sms, code: int) -> None:

@@ -23,7 +23,7 @@ metadata = MetaData()
 
 OPEN_STATES = text("state IN ('submitting', 'in_doubt', 'submitted')")
 WAITING_STATES = text("state IN ('submitting', 'in_doubt', 'submitted', 'handed_back')")
-REPORTABLE_STATES = text("state IN ('submitting', 'in_doubt', 'submitted', 'sent')")
+REPORTABLE_STATES = text("state IN ('submitting', 'in_doubt', 'submitted', 'sent', 'failed', 'unknown')")
 
 sms = Table(
     "sms",

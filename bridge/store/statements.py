@@ -36,8 +36,9 @@ DOUBTS = (
 SMS_OPEN = f"SELECT {_NAMES} FROM sms WHERE state IN ('submitting', 'in_doubt', 'submitted')"
 SMS_SENT_TO = (
     f"SELECT {_NAMES} FROM sms WHERE substr(recipient, -7) = ? AND sim = ? "
-    "AND state IN ('submitting', 'in_doubt', 'submitted', 'sent') "
-    "AND report IS NULL AND begun_at >= ? ORDER BY begun_at LIMIT 20"
+    "AND state IN ('submitting', 'in_doubt', 'submitted', 'sent', 'failed', 'unknown') "
+    "AND NOT (state = 'failed' AND certain) AND report IS NULL AND begun_at >= ? AND json_extract(request, '$.dr') "
+    "ORDER BY begun_at LIMIT 20"
 )
 SMS_OPEN_AT = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state IN ('submitting', 'in_doubt', 'submitted')"
 SMS_UNKNOWN_SINCE = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state = 'unknown' AND begun_n > ?"

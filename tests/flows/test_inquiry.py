@@ -572,6 +572,34 @@ class TestReportsThatWait:
         assert await state(world) is State.HANDED_BACK
         assert await world.kinds() == ["sms.report_unmatched"]
 
+    async def given_up(self, world: World) -> None:
+        await doubt(world, REPORTS)
+        await world.passes(901)
+        assert await state(world) is State.UNKNOWN
+
+    async def test_it_may_be_about_one_that_was_given_up_and_is_not_told_of_another(self, world: World) -> None:
+        await self.given_up(world)
+        await world.accept({"id": "b", **REPORTS}, key="send.single")
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
+        await world.passes(60)
+        assert (await world.told())[-1]["data"]["candidates"] == ["shop:a", "shop:b"]
+
+    async def test_it_corrects_one_that_was_given_up(self, world: World) -> None:
+        await self.given_up(world)
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
+        await world.passes(60)
+        unknown, sent, delivered = await world.told()
+        assert (sent["data"]["corrects"], delivered["type"]) == (unknown["id"], "sms.delivered.v1")
+
+    async def test_many_that_asked_for_none_do_not_hide_the_one_that_did(self, world: World) -> None:
+        for n in range(21):
+            await world.accept({"id": f"{n}"}, key="send.single")
+            await world.push(report(world.tid))
+        await world.accept({"id": "asked", **REPORTS}, key="send.single")
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
+        await world.passes(60)
+        assert (await world.kinds())[-1] == "sms.delivered"
+
     async def test_a_report_by_two_ways_is_told_once(self, world: World) -> None:
         await world.accept(REPORTS, key="send.single")
         await world.push(report(world.tid))

@@ -73,7 +73,7 @@ def upgrade() -> None:
         "sms",
         [sa.text("substr(recipient, -7)"), "sim"],
         unique=False,
-        sqlite_where=sa.text("state IN ('submitting', 'in_doubt', 'submitted', 'sent')"),
+        sqlite_where=sa.text("state IN ('submitting', 'in_doubt', 'submitted', 'sent', 'failed', 'unknown')"),
     )
     op.create_index(
         "sms_unknown", "sms", ["gateway", "begun_n"], unique=False, sqlite_where=sa.text("state = 'unknown'")
