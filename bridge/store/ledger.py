@@ -362,9 +362,9 @@ class Transaction:
             ),
         )  # fmt: skip
 
-    def orphans(self, limit: int) -> list[Orphan]:
-        """Delivery reports that wait, oldest first."""
-        return [Orphan(*row) for row in self._raw.execute(sql.ORPHANS, (limit,))]
+    def orphans(self, after: int, limit: int) -> list[Orphan]:
+        """The oldest delivery reports that wait, of those with a number above ``after``."""
+        return [Orphan(*row) for row in self._raw.execute(sql.ORPHANS, (after, limit))]
 
     def count_orphans(self) -> int:
         """How many delivery reports wait."""

@@ -115,7 +115,9 @@ SET_INBOX_CURSOR = "UPDATE gateway SET ssrc = ?, next_sms = ? WHERE name = ?"
 HOLD_ORPHAN = (
     "INSERT INTO orphan (at, gateway, port, sim, recipient, code, device_at, event_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-ORPHANS = "SELECT n, gateway, port, sim, recipient, code, device_at, event_id FROM orphan ORDER BY n LIMIT ?"
+ORPHANS = (
+    "SELECT n, gateway, port, sim, recipient, code, device_at, event_id FROM orphan WHERE n > ? ORDER BY n LIMIT ?"
+)
 COUNT_ORPHANS = "SELECT count(*) FROM orphan"
 DROP_ORPHAN = "DELETE FROM orphan WHERE n = ?"
 

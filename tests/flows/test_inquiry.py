@@ -12,6 +12,7 @@ import pytest
 from bridge.ejoin.facts import DeliveryReport, InboxPage, ListedTask, PortStatus, ReceivedSms
 from bridge.ejoin.ports import Port
 from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent
+from bridge.flows import inbound
 from bridge.models import State
 from tests.flows.test_inbound import report
 from tests.flows.world import CONFIG, World, world
@@ -571,6 +572,21 @@ class TestReportsThatWait:
         await world.inbound.match_orphans()
         assert await state(world) is State.HANDED_BACK
         assert await world.kinds() == ["sms.report_unmatched"]
+
+    async def test_many_that_wait_are_looked_at_in_turn(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inbound, "ORPHANS_AT_ONCE", 2)
+        tids = {}
+        for n in range(3):
+            to = f"+4915100000{n:03}"
+            tids[n] = await doubt(world, {"id": f"{n}", "to": to, **REPORTS})
+            world.mono += 60  # so long the gateway is left alone
+            world.device.came_in += [DeliveryReport(Port(1, 1), world.wall + 3, to, 0)]
+        await world.passes(16)
+        await world.push(report(tids[2], number="+4915100000002"))
+        await world.inbound.match_orphans()
+        assert await world.kinds() == ["sms.sent"]
+        await world.inbound.match_orphans()
+        assert await world.kinds() == ["sms.sent", "sms.delivered"]
 
     async def given_up(self, world: World) -> None:
         await doubt(world, REPORTS)
