@@ -328,7 +328,7 @@ class _Push:
         outcome = outcomes.sent_as(replace(sms, **place), self.now, at=at, possible_duplicate=duplicate)
         if outcome is not None and duplicate:
             kept = {name: getattr(sms, name) for name in place}
-            outcome = replace(outcome, sms=replace(outcome.sms, **kept), counted=None)
+            outcome = replace(outcome, sms=replace(outcome.sms, **kept), counted=outcome.counted and "lost")
         if duplicate:
             done.duplicates.append(sms)
         if outcome is not None:

@@ -384,6 +384,21 @@ class TestCounters:
         unknown, sent = await world.told()
         assert (sent["type"], sent["data"]["corrects"]) == ("sms.sent.v1", unknown["id"])
 
+    async def test_what_went_out_by_two_attempts_does_not_stand_in_for_a_lost_one(self, world: World) -> None:
+        world.device.codes[TO] = 5
+        await world.accept(key="send.otp")
+        first, (back,) = world.tid, await world.back()
+        world.device.codes.clear()
+        await world.accept(back.body, headers=dict(back.headers), message_id="a")
+        sms = await world.sms()
+        assert sms is not None and (sms.state, sms.attempt) == (State.SUBMITTED, 2)
+        await world.push(report(first))
+        assert sms.port is not None
+        world.device.counted[sms.port] = (101, 10, 0)
+        await doubt(world, {"id": "b", "sim": sms.sim}, key="send.otp")
+        await world.passes(16)
+        assert await state(world, "b") is State.IN_DOUBT
+
     async def test_those_that_were_given_up_do_not_blur_the_next(self, world: World) -> None:
         for sms_id in ("a", "b"):
             await doubt(world, {"id": sms_id})
