@@ -156,7 +156,7 @@ class Inbound:
         def absorb(tx: Transaction) -> Absorbed:
             ssrc, _ = tx.inbox_cursor(gateway)
             known_for_s = self._known.repeat_window_s if ssrc is None else self._known.remembered_s
-            rows = [row for row in page.rows if row.at is None or row.at > now - known_for_s]
+            rows = [row for row in page.rows if _came_after(row, now - known_for_s)]
             push = _Push(self._known, gateway, b"", "", rows, now, {}, inbox=page.ssrc)
             absorbed = push.absorb(tx)
             tx.set_inbox_cursor(gateway, page.ssrc, page.next_sms)
@@ -570,6 +570,12 @@ class _Push:
             port=port,
         )
         tx.publish([publication], self.now)
+
+
+def _came_after(row: ReceivedSms | DeliveryReport, moment: float) -> bool:
+    """Whether any clock says so: a device without the time must not make an SMS old that the network dates today."""
+    clocks = [at for at in (row.at, row.scts_at if isinstance(row, ReceivedSms) else None) if at is not None]
+    return not clocks or max(clocks) > moment
 
 
 def _decode(body: bytes, content_type: str, query: Mapping[str, str]) -> list[Fact]:

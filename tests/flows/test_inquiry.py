@@ -566,6 +566,13 @@ class TestInbox:
 REPORTS = {"delivery_report": True}
 
 
+
+    async def test_a_device_that_does_not_know_the_time_loses_none(self, world: World) -> None:
+        await world.passes(60)
+        long_ago, today = 1_000.0, world.wall
+        world.device.came_in = [replace(incoming("now", long_ago), scts_at=today)]
+        await world.passes(60)
+        assert await self.texts(world) == ["now"]
 class TestReportsThatWait:
     """A delivery report names no task: where the SMS it may be about is in doubt, it waits for that to be settled."""
 
