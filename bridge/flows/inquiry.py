@@ -226,7 +226,8 @@ class Inquiry:
     async def _ask_again(self, gateway: str, doubts: Sequence[Sms]) -> None:
         """Where the operator knows that this device refuses finished task ids for a while: the same task once more.
 
-        Taken now, or refused as known: either way the device has it, once.
+        Taken now, or refused as known: either way the device has it, once. Not so late that it could arrive after that
+        while; and what of it may be on its way has to be gone before an absence is believed.
         """
         within_s = self._settings.gateway(gateway).resubmit_within_s
         if within_s is None:
@@ -237,8 +238,10 @@ class Inquiry:
             for sms in doubts
             if sms.state is State.IN_DOUBT
             and not _is_taken(sms)
-            and max(now - (sms.begun_at or 0.0), mono - seen[attempt_of(sms)]) < within_s
+            and max(now - (sms.begun_at or 0.0), mono - seen[attempt_of(sms)]) < within_s - 2 * self._gone_after_s
         ]
+        for sms in fresh:
+            self._questions[gateway].absent.pop(attempt_of(sms), None)
         verdicts = await self._resubmit(gateway, fresh) if fresh else {}
         known = [sms for sms in fresh if _has_it(verdicts.get(sms.tid or 0))]
         await self._settle(known, outcomes.listed)

@@ -461,11 +461,25 @@ class TestSameTaskAgain:
             assert again == first and again[0].tid == tid
             assert await state(made) is (State.SUBMITTED if settled else State.IN_DOUBT)
 
-    async def test_not_later_than_the_device_remembers(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("so_late_it_could_arrive_after_that", [121, 119, 100])
+    async def test_not_later_than_the_device_remembers(
+        self, tmp_path: Path, so_late_it_could_arrive_after_that: float
+    ) -> None:
         async with world(tmp_path / "other", gateways=[GATEWAY | {"resubmit_within_s": 120}]) as made:
             await doubt(made)
-            await made.passes(121)
+            await made.passes(so_late_it_could_arrive_after_that)
             assert len(made.device.posts) == 1
+
+    async def test_its_absence_is_believed_only_when_seen_twice_after_the_last_time(self, tmp_path: Path) -> None:
+        async with world(tmp_path / "other", gateways=[GATEWAY | {"resubmit_within_s": 50}]) as made:
+            await made.inquiry.begin()
+            await doubt(made)
+            made.device.codes[TO] = 6
+            await made.passes(1)
+            await made.passes(16)
+            assert (len(made.device.posts), await state(made)) == (3, State.IN_DOUBT)
+            await made.passes(16)
+            assert (len(made.device.posts), await state(made)) == (3, State.HANDED_BACK)
 
     async def test_not_without_being_asked_to(self, world: World) -> None:
         await doubt(world)
@@ -553,6 +567,13 @@ class TestInbox:
         await world.passes(60)
         assert await self.texts(world) == ["now"]
 
+    async def test_a_device_that_does_not_know_the_time_loses_none(self, world: World) -> None:
+        await world.passes(60)
+        long_ago, today = 1_000.0, world.wall
+        world.device.came_in = [replace(incoming("now", long_ago), scts_at=today)]
+        await world.passes(60)
+        assert await self.texts(world) == ["now"]
+
     async def test_a_page_that_could_not_be_stored_is_read_again(self, world: World) -> None:
         world.device.came_in = [incoming("one", world.wall)]
         await world.ledger.write(lambda tx: tx.connection.exec_driver_sql("PRAGMA max_page_count = 1"))
@@ -566,13 +587,6 @@ class TestInbox:
 REPORTS = {"delivery_report": True}
 
 
-
-    async def test_a_device_that_does_not_know_the_time_loses_none(self, world: World) -> None:
-        await world.passes(60)
-        long_ago, today = 1_000.0, world.wall
-        world.device.came_in = [replace(incoming("now", long_ago), scts_at=today)]
-        await world.passes(60)
-        assert await self.texts(world) == ["now"]
 class TestReportsThatWait:
     """A delivery report names no task: where the SMS it may be about is in doubt, it waits for that to be settled."""
 
