@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -63,7 +64,8 @@ class Questions:
     """What is remembered of asking one gateway; moments are monotonic.
 
     ``seen`` since when each attempt is known to be in doubt, ``absent`` since when its SIM's counters do not show it,
-    ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know more.
+    ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know more;
+    ``not_understood`` each question's last error.
     """
 
     asked_at: float = float("-inf")
@@ -73,7 +75,7 @@ class Questions:
     overdue: dict[Attempt, float] = field(default_factory=dict)
     listed: set[Attempt] = field(default_factory=set)
     later: set[Attempt] = field(default_factory=set)
-    not_understood: set[str] = field(default_factory=set)
+    not_understood: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,19 +199,29 @@ class Inquiry:
         self._remember(gateway, doubts)
         if gateway not in self._devices:  # not configured any more: nobody can be asked
             return True
+        questions = {
+            "again": partial(self._ask_again, gateway, doubts),
+            "lists": partial(self._ask_for_lists, gateway, doubts),
+        }
+        if self._poll_s(gateway) is not None:
+            questions["counters"] = partial(self._ask_for_counters, gateway)
         try:
-            await self._ask_again(gateway, doubts)
-            await self._ask_for_lists(gateway, doubts)
-            if self._poll_s(gateway) is not None:
-                await self._ask_for_counters(gateway)
+            for name, question in questions.items():
+                await self._ask_one(gateway, name, question)
         except (GatewayNotReached, GatewaySilent) as error:
             log.debug("inquiry.not_answered", gateway=gateway, error=str(error))
             return False
-        except GatewayGarbled as error:
-            if str(error) not in self._questions[gateway].not_understood:
-                self._questions[gateway].not_understood.add(str(error))
-                log.warning("inquiry.not_understood", gateway=gateway, error=str(error))
         return True
+
+    async def _ask_one(self, gateway: str, name: str, question: Callable[[], Awaitable[None]]) -> None:
+        """One that the gateway does not understand keeps it from answering no other."""
+        known = self._questions[gateway].not_understood
+        try:
+            await question()
+        except GatewayGarbled as error:
+            if known.get(name) != str(error):
+                known[name] = str(error)
+                log.warning("inquiry.not_understood", gateway=gateway, error=str(error))
 
     def _remember(self, gateway: str, doubts: Iterable[Sms]) -> None:
         """Since when, by the clock that nobody sets; what is settled is forgotten."""

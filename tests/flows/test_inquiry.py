@@ -171,6 +171,16 @@ class TestCounters:
         (back,) = await world.back()
         assert back.headers["x-attempt"] == 2 and await world.told() == []
 
+    async def test_a_device_that_tells_no_list_may_tell_its_counters(self, world: World) -> None:
+        async def refuse(port: Port) -> tuple[ListedTask, ...]:
+            raise GatewayGarbled(f"gw1: the gateway tells no tasks: 2 port {port}")
+
+        world.device.tasks = refuse  # type: ignore[method-assign]
+        await doubt(world)
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(16)
+        assert await state(world) is State.SENT
+
     async def test_what_came_late_is_found_by_the_second_look(self, world: World) -> None:
         await doubt(world)
         await world.passes(16)
