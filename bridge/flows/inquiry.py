@@ -140,7 +140,8 @@ class Inquiry:
     async def begin(self) -> None:
         """After a start: open the SIMs' accounts before anything is handed over.
 
-        Reports of what an earlier life handed over may have met a closed door: the counters settle those at once.
+        Reports of what an earlier life handed over may have met a closed door: the counters settle at once what was
+        sent. Of a failure its report knows more, as long as it may come: another SIM may be left for it.
         """
         held = await self._ledger.write(Transaction.open_sms)
         self._inherited = frozenset(attempt_of(sms) for sms in held if sms.state is State.SUBMITTED)
@@ -359,7 +360,7 @@ class Inquiry:
         for sms in (*taken, *(doubtful if finding.arrived == "all" else ())):
             if finding.fate is None:
                 outcome = outcomes.listed(sms, now) if not _is_taken(sms) else None
-            elif sms.reason is not None or attempt_of(sms) in self._inherited:
+            elif sms.reason is not None or (finding.fate == "sent" and attempt_of(sms) in self._inherited):
                 outcome = outcomes.counted(sms, finding.fate, now, self._terms_of(sms.route))
             else:
                 outcome = None  # its report is on its way, and knows more

@@ -244,6 +244,15 @@ class TestCounters:
         await world.inquiry.begin()
         assert await world.kinds() == ["sms.submitted", "sms.sent"]
 
+    async def test_but_a_failure_among_it_is_left_to_its_report_which_may_allow_another_sim(self, world: World) -> None:
+        await world.accept()
+        sms = await world.sms()
+        assert sms is not None and sms.port is not None
+        world.device.counted[sms.port] = (100, 11, 0)
+        await world.inquiry.begin()
+        await world.push(report(world.tid, failed="5 SIM Unregistered"))
+        assert await state(world) is State.HANDED_BACK
+
     async def test_a_device_that_began_anew_proves_nothing(self, world: World) -> None:
         await doubt(world)
         world.device.ssrc, world.device.counted[1] = "second", (100, 10, 0)
