@@ -136,7 +136,7 @@ class Scene:
     async def ready(self) -> None:
         """Wait until /readyz is green."""
         async with asyncio.timeout(START_WITHIN_S):
-            while not await self._is_ready():
+            while not await self._is_ready():  # noqa: ASYNC110 - another process is waited for
                 await asyncio.sleep(0.2)
 
     async def _is_ready(self) -> bool:
