@@ -5,13 +5,17 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check bench proof kills losses lock clean
+.PHONY: help demo test check bench proof chaos chaos-night kills losses lock clean
 
 PYTHON_FILES := bridge dev bench tests
+SEED := 1
+MINUTES := 3
+NIGHT_SEEDS := $(shell seq 101 120)
+NIGHT_MINUTES := 20
 PIN := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 9
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 demo: ## broker, simulator and bridge on this machine, with real requests to watch
 	@sh dev/setup.sh
@@ -38,6 +42,16 @@ bench: ## messages per second and CPU per message, next to the naive way
 proof: ## three long runs of the real process; ends with one JSON object
 	@sh dev/setup.sh --dev
 	@.venv/bin/python dev/proof.py
+
+chaos: ## the real process under the faults of a SEED for so many MINUTES, and a ledger check (docs/chaos.md)
+	@sh dev/setup.sh --dev
+	@.venv/bin/python -m dev.chaos.run --seed $(SEED) --minutes $(MINUTES)
+
+chaos-night: ## the same for NIGHT_SEEDS, NIGHT_MINUTES each; names the seeds that failed
+	@sh dev/setup.sh --dev
+	@failed=; for seed in $(NIGHT_SEEDS); do \
+		.venv/bin/python -m dev.chaos.run --seed $$seed --minutes $(NIGHT_MINUTES) || failed="$$failed $$seed"; \
+	done; echo "failed:$${failed:- none}" >&2; test -z "$$failed"
 
 losses: ## a thousand sessions lost and built anew, in search of anything that is left behind
 	@sh dev/setup.sh --dev

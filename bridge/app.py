@@ -58,6 +58,7 @@ Done = TypeVar("Done")
 EXIT_FAILED, EXIT_LOCKED = 1, 3
 FIRST_SNAPSHOTS_S = 10.0
 DECLARED = "declared"
+REAL_CLOCK = Clock(time.time, time.monotonic)
 
 
 class Bridge:
@@ -271,7 +272,7 @@ class Bridge:
         self.patrol.heard(gateway)
 
 
-async def run(settings: Settings) -> int:
+async def run(settings: Settings, *, clock: Clock = REAL_CLOCK) -> int:
     """Run the daemon until SIGTERM or SIGINT; the exit code (0 clean, 1 failed, 3 the ledger is locked).
 
     A second signal ends the process at once; the next start settles the rest.
@@ -284,7 +285,7 @@ async def run(settings: Settings) -> int:
     metrics = Metrics(CollectorRegistry())
     metrics.start_at_zero({g.name: list(g.port_numbers) for g in settings.gateways}, [r.name for r in settings.routes])
     try:
-        await _serve(settings, metrics, stopping)
+        await _serve(settings, metrics, clock, stopping)
     except LedgerLocked as error:
         log.error("ledger.locked", error=str(error))
         return EXIT_LOCKED
@@ -295,7 +296,7 @@ async def run(settings: Settings) -> int:
     return 0
 
 
-async def _serve(settings: Settings, metrics: Metrics, stopping: asyncio.Event) -> None:
+async def _serve(settings: Settings, metrics: Metrics, clock: Clock, stopping: asyncio.Event) -> None:
     ledger = await _unless(
         stopping,
         Ledger.open(
@@ -310,7 +311,6 @@ async def _serve(settings: Settings, metrics: Metrics, stopping: asyncio.Event) 
         return
     try:
         retired = await ledger.write(partial(_retire, settings))
-        clock = Clock(time.time, time.monotonic)
         await Bridge(settings, ledger, metrics, clock, retired=retired).serve(stopping)
     except BaseExceptionGroup as group:
         expected, others = group.split(BridgeError)

@@ -330,16 +330,22 @@ def drop_letters(
     if not yes and not sys.stdin.isatty():
         raise SettingsInvalid("dead drop asks before it deletes: say --yes where nobody can answer")
 
-    async def drop(box: LetterBox) -> str:
+    async def count(box: LetterBox) -> list[str]:
+        return [letter.letter_id for letter in await _chosen(box, ids, reason=reason)]
+
+    async def drop(box: LetterBox) -> int:
         letters = await _chosen(box, ids, reason=reason)
-        question = f"Delete {len(letters)} letters for good?"
-        if letters and not yes and not await asyncio.to_thread(typer.confirm, question):
-            return "Nothing was deleted."
         for letter in letters:
             await box.drop(letter)
-        return f"{len(letters)} letters were deleted."
+        return len(letters)
 
-    _console().print(_run(_at_box(_broker(config, amqp_url, prefix), drop)))
+    amqp = _broker(config, amqp_url, prefix)
+    if not yes:  # no letter is in hand while somebody thinks, and only what was counted goes
+        ids = _run(_at_box(amqp, count))
+        if not ids or not typer.confirm(f"Delete {len(ids)} letters for good?"):
+            _console().print("Nothing was deleted.")
+            return
+    _console().print(f"{_run(_at_box(amqp, drop))} letters were deleted.")
 
 
 @dead.command("replay")

@@ -49,7 +49,9 @@ class Stage:
         self.web: str = config["web"]["public_url"]
         self.prefix: str = config["amqp"]["prefix"]
         self.process: asyncio.subprocess.Process | None = None
-        self.http = httpx.AsyncClient(timeout=30, trust_env=False)
+        self.simulator_pid = simulator["pid"]
+        # No connection is used twice: one that a paused process lets go of meanwhile would fail what comes next.
+        self.http = httpx.AsyncClient(timeout=30, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
         self._connection: aio_pika.abc.AbstractConnection | None = None
         self._exchange: aio_pika.abc.AbstractExchange | None = None
         self._channel: aio_pika.abc.AbstractChannel | None = None
@@ -239,7 +241,7 @@ async def _simulator(gateways: int, ports: int, radio_s: float, more: Iterable[s
             line = await process.stdout.readline()
         if not line:
             raise StageBroken("the simulator did not start; its reason stands above")
-        yield json.loads(line)
+        yield {**json.loads(line), "pid": process.pid}
     finally:
         await _end(process)
 
@@ -247,8 +249,9 @@ async def _simulator(gateways: int, ports: int, radio_s: float, more: Iterable[s
 async def spawn(*command: str | Path, **streams: Any) -> asyncio.subprocess.Process:
     """A child in a session of its own (Ctrl-C is ours to handle) that dies with us."""
     guard = [shutil.which("setpriv") or "setpriv", "--pdeathsig", "KILL", "--"]
+    streams = {"stdin": asyncio.subprocess.DEVNULL, **streams}
     return await asyncio.create_subprocess_exec(
-        *guard, *(str(word) for word in command), start_new_session=True, stdin=asyncio.subprocess.DEVNULL, **streams
+        *guard, *(str(word) for word in command), start_new_session=True, **streams
     )
 
 
@@ -273,7 +276,7 @@ async def _sweep(play: Stage) -> None:
     later = [f"later.{seconds}" for seconds in (5, 60, 900)]
     connection = await aio_pika.connect(play.amqp_url)
     async with connection, connection.channel() as channel:
-        for queue in (*queues, *later, "returned", "dead"):
+        for queue in (*queues, *later, "returned", "dead", "command"):
             await channel.queue_delete(f"{play.prefix}.{queue}")
-        for exchange in ("requests", "events", *later, "returned", "dead"):
+        for exchange in ("requests", "events", "commands", *later, "returned", "dead"):
             await channel.exchange_delete(f"{play.prefix}.{exchange}")

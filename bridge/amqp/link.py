@@ -299,6 +299,8 @@ class Link:
             self._stuck[consumer] = consumer.received
 
     async def _reopen_if_quiet(self, consumer: Consumer) -> None:
+        if consumer.at_most_once:
+            return  # what arrives while it is cancelled would be lost
         quiet_s = asyncio.get_running_loop().time() - consumer.heard_at
         if quiet_s < REOPEN_AFTER_S or consumer.settler.held:
             return

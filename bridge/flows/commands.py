@@ -64,8 +64,13 @@ class Answer:
         """It was not, and nothing has changed."""
         return self._told(CommandFailed(command=self.command, **self._about(), reason=reason, detail=detail), at)
 
+    @property
+    def key(self) -> str | None:
+        """The SMS that it concerned, as events and logs name it."""
+        return str(self.sms) if self.sms else None
+
     def _about(self) -> dict[str, Any]:
-        return {"app_id": self.delivery.app_id or None, "sms": str(self.sms) if self.sms else None}
+        return {"app_id": self.delivery.app_id or None, "sms": self.key}
 
     def _told(self, data: EventData, at: float) -> Publication:
         asked = self.delivery
@@ -125,11 +130,11 @@ class Commands:
             log.exception("command.broke", command=answer.command)
             await self._refuse(answer, "broken", f"the bridge made a mistake: {error!r} (its log has more)")
         else:
-            log.info("command.done", command=answer.command, request_id=str(answer.sms), app_id=delivery.app_id)
+            log.info("command.done", command=answer.command, request_id=answer.key, app_id=delivery.app_id)
         self._wake_relay()
 
     async def _refuse(self, answer: Answer, reason: str, detail: str) -> None:
-        log.warning("command.failed", command=answer.command, request_id=str(answer.sms), reason=reason)
+        log.warning("command.failed", command=answer.command, request_id=answer.key, reason=reason)
         now = self._clock.wall()
         event = answer.failed(reason, detail, now)
         try:

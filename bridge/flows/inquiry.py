@@ -256,10 +256,16 @@ class Inquiry:
         await self._settle(found, outcomes.listed)
 
     async def _ask_for_counters(self, gateway: str) -> None:
-        """Evidence (3): the SIMs' counters, between two looks into the books; the inbox tells whether it began anew."""
+        """Evidence (3): the SIMs' counters, between two looks into the books; the inbox tells whether it began anew.
+
+        Before the first look it has told what it knows: that changes the books.
+        """
+        told = await self._read_inbox(gateway)
         before = await self._ledger.write(lambda tx: _look(tx, gateway))
         counters = await self._devices[gateway].statistics()
         ssrc = await self._read_inbox(gateway)
+        if ssrc != told:  # it began anew meanwhile: whose counters these are, nobody knows
+            return
         now = self._clock.wall()
 
         def judge(tx: Transaction) -> Pairs:
@@ -276,14 +282,18 @@ class Inquiry:
         ssrc, start = await self._ledger.write(lambda tx: tx.inbox_cursor(gateway))
         for _ in range(INBOX_PAGES):
             page = await self._devices[gateway].inbox(start=start, count=INBOX_ROWS)
+            if not page.ssrc:
+                raise GatewayGarbled(f"{gateway}: the inbox does not say which start of the device it belongs to")
             if page.ssrc != ssrc and start != 1:  # it began anew, and so do its ids
                 ssrc, start = page.ssrc, 1
                 continue
-            await self._absorb_inbox(gateway, page)
-            ssrc = page.ssrc
-            if page.next_sms <= start or len(page.rows) < INBOX_ROWS:
+            if page.unreadable:
+                log.warning("inbox.unreadable", gateway=gateway, start=start, reason=page.unreadable)
+            ssrc, first = page.ssrc, start
+            start = page.next_sms if page.next_sms > first else first + len(page.rows)
+            await self._absorb_inbox(gateway, replace(page, next_sms=start))
+            if start - first < INBOX_ROWS:
                 break
-            start = page.next_sms
         return ssrc or ""
 
     # --- judging ----------------------------------------------------------------------------------------------------

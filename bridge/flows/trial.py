@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 SUSPECT_FROM = 3
 STEADY_S = 60.0
+MARKS_MOST = 100  # one that never comes again keeps its mark: the oldest are forgotten
 CLEAN_STOP, UNCLEAN_ENDS, MARKS = "clean_stop", "unclean_ends", "poison_marks"
 
 Take = Callable[[Delivery], None]
@@ -85,7 +86,8 @@ class Trial:
             unclean = int(tx.meta(UNCLEAN_ENDS) or 0) + 1 if tx.meta(CLEAN_STOP) == "no" else 0
             tx.set_meta(UNCLEAN_ENDS, str(unclean))
             tx.set_meta(CLEAN_STOP, "no")
-            return unclean, json.loads(tx.meta(MARKS) or "{}")
+            marks = json.loads(tx.meta(MARKS) or "{}")
+            return unclean, dict(list(marks.items())[-MARKS_MOST:])
 
         self._unclean_ends, self._guilty = await self._ledger.write(begin)
         self._begun = True

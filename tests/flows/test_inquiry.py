@@ -275,6 +275,16 @@ class TestCounters:
             await world.passes(16)
         assert (await state(world), await state(world, "b")) == (State.HANDED_BACK, State.SENT)
 
+    async def test_what_the_inbox_tells_costs_them_no_round(self, world: World) -> None:
+        await world.accept({"id": "a", "delivery_report": True}, key="send.single")
+        await doubt(world, {"id": "b", "to": "+4915100000001"})
+        world.device.counted[1] = (101, 10, 0)
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall, TO, 0)]
+        await world.passes(16)
+        await world.passes(16)
+        assert await world.kinds() == ["sms.submitted", "sms.sent", "sms.delivered"]
+        assert await state(world, "b") is State.HANDED_BACK
+
     async def test_a_port_in_use_gives_a_doubt_more_time_than_its_deadline(self, world: World) -> None:
         await doubt(world)
         world.mono += 20  # so long the gateway is left alone after an answer was lost
@@ -402,6 +412,22 @@ class TestInbox:
         world.device.came_in = [incoming(f"{n}", world.wall) for n in range(120)]
         await world.passes(60)
         assert await self.texts(world) == [f"{n}" for n in range(120)]
+
+    async def test_a_device_that_does_not_say_where_to_go_on_is_not_read_twice(self, world: World) -> None:
+        world.device.tells_next = False
+        for text in ("one", "two"):
+            world.device.came_in += [incoming(text, world.wall)]
+            await world.passes(60)
+        assert await self.texts(world) == ["one", "two"]
+
+    async def test_one_that_does_not_name_its_start_is_not_believed(self, world: World) -> None:
+        await world.inquiry.begin()
+        world.device.ssrc = ""
+        world.device.came_in = [incoming("one", world.wall)]
+        await doubt(world)
+        for _ in range(3):
+            await world.passes(20)
+        assert (await self.texts(world), await state(world)) == ([], State.IN_DOUBT)
 
     async def test_what_lay_there_before_the_first_look_is_not_told(self, world: World) -> None:
         world.device.came_in = [incoming("last year", world.wall - 3e7), incoming("now", world.wall)]

@@ -262,6 +262,20 @@ class TestPoison:
             assert (await comes(again, body)).acks == 1
         assert await again.kinds() == ["sms.rejected", "sms.rejected"]
 
+    async def test_marks_of_what_never_comes_again_do_not_pile_up(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(trial, "MARKS_MOST", 2)
+        again = await died(world, 3)
+        for number in range(4):
+            no_port(again)
+            await comes(again, {"id": f"r{number}"})
+            again = await died(again)
+        assert (await comes(again, {"id": "r0"})).acks == 1
+        assert again.published == [], "it is tried once more"
+        assert (await comes(again, {"id": "r3"})).acks == 1
+        assert [one.headers["x-reason"] for one in again.published] == ["poison"]
+
     async def test_a_returned_one_can_be_poison_too(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         again = await died(world, 3)
         burying = asyncio.Event()

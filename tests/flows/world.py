@@ -60,6 +60,7 @@ class Device:
     counted: dict[int, tuple[int, int, int]] = field(default_factory=lambda: dict.fromkeys(PORTS, (100, 10, 0)))
     ssrc: str = "first"
     came_in: list[ReceivedSms | DeliveryReport] = field(default_factory=list)
+    tells_next: bool = True
     deaf: Exception | None = None
     while_counting: Callable[[], Awaitable[object]] | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -97,7 +98,7 @@ class Device:
     async def inbox(self, *, start: int, count: int) -> InboxPage:
         self._answer()
         rows = tuple(self.came_in[start - 1 : start - 1 + count])
-        return InboxPage(self.ssrc, start + len(rows), rows)
+        return InboxPage(self.ssrc, start + len(rows) if self.tells_next else 0, rows)
 
     def _answer(self) -> None:
         if self.deaf is not None:
