@@ -119,7 +119,7 @@ async def simulator(options: Mapping[str, Any], log: Path) -> tuple[Life, dict[s
     hears, tells = forking.Pipe(duplex=False)
     life = Life(_simulate, dict(options), str(log), tells)
     tells.close()
-    addresses = json.loads(await asyncio.to_thread(hears.recv))
+    addresses = {**json.loads(await asyncio.to_thread(hears.recv)), "pid": life.pid}
     hears.close()
     return life, addresses
 
