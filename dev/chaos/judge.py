@@ -26,9 +26,6 @@ PROVEN_CODES = frozenset({2, 5})
 BEFORE_VERDICT_S = 50.0
 """An SMS that no device took was begun at most so long before its sms.unknown: POST, twice the doubt, a margin."""
 
-COUNTED_ANEW_S = 20.0
-"""Twice ``poll_s`` of the run: so soon after a reboot nobody may have read the counters at a quiet moment yet."""
-
 REBOOT_LOSES_S = 30.0
 """An incoming SMS that is younger than this may be lost by a reboot: its card was not registered again yet."""
 
@@ -406,7 +403,7 @@ def _provable(history: History) -> Iterator[Finding]:
         if (
             doubt.key in unsettled
             and fates in ({"sent"}, {"failed"}, {"never"})
-            and not _rebooted(history, doubt.gateway, doubt.began - COUNTED_ANEW_S, doubt.ended)
+            and not _rebooted(history, doubt.gateway, doubt.began, doubt.ended)
             and not _shared(history, doubt)
         ):
             yield Finding(
