@@ -62,12 +62,14 @@ class Device(Protocol):
 class Questions:
     """What is remembered of asking one gateway; moments are monotonic.
 
+    ``cards`` are those that could send when it was asked last: a new one has no account yet.
     ``seen`` since when each attempt is known to be in doubt, ``absent`` since when its SIM's counters do not show it,
     ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know more.
     """
 
     asked_at: float = float("-inf")
     asking: bool = False
+    cards: frozenset[tuple[int, str]] = frozenset()
     seen: dict[Attempt, float] = field(default_factory=dict)
     absent: dict[Attempt, float] = field(default_factory=dict)
     overdue: dict[Attempt, float] = field(default_factory=dict)
@@ -167,10 +169,15 @@ class Inquiry:
             late = count > 0 and deadline_at <= wall
             every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
             second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s
-            urgent = count > len(asked.seen) or second_look_at <= mono
+            urgent = count > len(asked.seen) or second_look_at <= mono or not self._cards(gateway) <= asked.cards
             if not asked.asking and (urgent or (every_s is not None and mono - asked.asked_at >= every_s)):
                 due.append(gateway)
         return due
+
+    def _cards(self, gateway: str) -> frozenset[tuple[int, str]]:
+        """The ports that can send, each with its card."""
+        belief = self._fleet.gateways.get(gateway)
+        return frozenset((p.number, p.sim) for p in belief.ports.values() if p.registered) if belief else frozenset()
 
     def _poll_s(self, gateway: str) -> float | None:
         return self._settings.gateway(gateway).poll_s if gateway in self._devices else None
@@ -178,7 +185,7 @@ class Inquiry:
     async def ask(self, gateway: str) -> None:
         """One round: everything that this gateway can say of what is in doubt, then give up what that cannot save."""
         asked = self._questions[gateway]
-        asked.asking = True
+        asked.asking, asked.cards = True, self._cards(gateway)
         try:
             answered = await self._ask(gateway)
             if not answered:  # whatever is handed over to it now would only follow into doubt
@@ -368,7 +375,10 @@ class Inquiry:
     def _open_account(
         self, tx: Transaction, gateway: str, port: int, account: Account, counted: Counters, rows: Sequence[Sms]
     ) -> None:
-        """Begin an account at a quiet moment: nothing waits in the device, and nothing older may still come to it."""
+        """Begin an account when nothing older may still come to the device, and the counters hold nothing untold.
+
+        That is so where nothing waits there; or where all that is on its way waits there: then it is in the account.
+        """
         seen, mono = self._questions[gateway].seen, self._clock.mono()
         coming = [
             sms
@@ -377,8 +387,11 @@ class Inquiry:
             and not _is_taken(sms)
             and mono - seen.get(attempt_of(sms), mono) < self._gone_after_s
         ]
-        if not counted.waiting and not coming:
-            tx.open_account(gateway, port, account)
+        on_its_way = [sms.begun_n or 0 for sms in rows if sms.state is State.SUBMITTED and sms.reason is None]
+        if coming or counted.waiting not in {0, len(on_its_way)}:
+            return
+        since = min(on_its_way) - 1 if counted.waiting else account.since
+        tx.open_account(gateway, port, replace(account, since=since))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

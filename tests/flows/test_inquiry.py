@@ -238,6 +238,35 @@ class TestCounters:
         await world.passes(16)
         assert (await state(world, "b"), await state(world)) == (State.SENT, State.IN_DOUBT)
 
+    async def test_on_a_port_in_use_too_where_all_that_it_was_given_waits_there(self, world: World) -> None:
+        world.device.ssrc, world.device.counted[1] = "second", (0, 0, 2)
+        await world.accept({"id": "a"}, key="send.single")
+        first = world.tid
+        await world.accept({"id": "b"}, key="send.single")
+        await world.passes(60)
+        world.device.counted[1] = (2, 0, 0)
+        await world.push(report(first))
+        await world.passes(120)
+        assert await state(world, "b") is State.SENT
+
+    async def test_not_where_a_result_may_be_counted_that_nobody_told(self, world: World) -> None:
+        world.device.ssrc, world.device.counted[1] = "second", (1, 0, 1)
+        await world.accept({"id": "a"}, key="send.single")
+        await world.accept({"id": "b"}, key="send.single")
+        await world.passes(60)
+        accounts = await world.ledger.write(lambda tx: tx.accounts("gw1"))
+        assert accounts[1].ssrc == "first"
+
+    async def test_a_card_that_comes_in_is_asked_about_at_once(self, world: World) -> None:
+        world.registered(1, st=0)
+        await world.passes(60)
+        world.registered(1)
+        await world.passes(1)
+        await doubt(world)
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(1)
+        assert await state(world) is State.SENT
+
     async def test_another_submitter_on_the_sim_makes_them_worthless_for_a_day(self, world: World) -> None:
         await doubt(world)
         world.device.counted[1] = (103, 10, 0)
