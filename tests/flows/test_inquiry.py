@@ -469,6 +469,14 @@ class TestReportsThatWait:
         assert await state(world) is State.HANDED_BACK
         assert await world.kinds() == ["sms.report_unmatched"]
 
+    async def test_so_many_wait_and_no_more(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bridge.flows.inbound.MOST_ORPHANS", 1)
+        await doubt(world, REPORTS)
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + n, TO, n) for n in (3, 4)]
+        await world.passes(16)
+        assert [event["data"]["code"] for event in await world.told()] == [4]
+        assert await world.kinds() == ["sms.report_unmatched"]
+
     async def test_a_report_by_two_ways_is_told_once(self, world: World) -> None:
         await world.accept(REPORTS, key="send.single")
         await world.push(report(world.tid))
@@ -487,3 +495,23 @@ async def test_a_device_that_began_anew_has_forgotten_its_tasks(world: World) ->
     sms = await world.sms()
     assert sms is not None and (sms.state, sms.reason) == (State.IN_DOUBT, "report_lost")
     assert world.fleet.port("gw1", 1).queued == 0
+
+
+async def test_ten_minutes_without_a_callback_lose_nothing(world: World) -> None:
+    await world.inquiry.begin()
+    for n, wish in enumerate([{}, {}, REPORTS]):
+        await world.accept({"id": f"{n}", "to": f"+491511234567{n}"} | wish)
+        sms = await world.sms(f"{n}")
+        assert sms is not None and sms.port is not None
+        world.device.counted[sms.port] = (101, 10, 0)
+        world.device.came_in.append(incoming(f"answer {n}", world.wall + n, sms.port))
+    world.device.came_in.append(DeliveryReport(Port(sms.port, 1), world.wall + 9, sms.recipient, 0))
+    for _ in range(40):
+        await world.passes(15)
+    told = await world.told()
+    ends = {e["subject"]: e["data"].get("evidence") for e in told if e["type"] == "sms.sent.v1"}
+    assert ends == {"0": "statistics", "1": "statistics", "2": None}
+    texts = [e["data"]["text"] for e in told if e["type"] == "sms.received.v1"]
+    assert texts == ["answer 0", "answer 1", "answer 2"]
+    kinds = await world.kinds()
+    assert (kinds.count("sms.delivered"), kinds.count("sms.sent")) == (1, 3)
