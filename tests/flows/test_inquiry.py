@@ -516,6 +516,14 @@ class TestReportsThatWait:
         assert await state(world) is State.HANDED_BACK
         assert await world.kinds() == ["sms.report_unmatched"]
 
+    async def test_so_many_wait_and_no_more(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bridge.flows.inbound.MOST_ORPHANS", 1)
+        await doubt(world, REPORTS)
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + n, TO, n) for n in (3, 4)]
+        await world.passes(16)
+        assert [event["data"]["code"] for event in await world.told()] == [4]
+        assert await world.kinds() == ["sms.report_unmatched"]
+
     async def test_a_report_by_two_ways_is_told_once(self, world: World) -> None:
         await world.accept(REPORTS, key="send.single")
         await world.push(report(world.tid))
