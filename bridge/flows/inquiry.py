@@ -58,6 +58,13 @@ class Device(Protocol):
         """What came in, from this id on."""
 
 
+class AbsorbInbox(Protocol):
+    """Stores a page of a gateway's inbox, with the cursor behind it."""
+
+    async def __call__(self, gateway: str, page: InboxPage, *, last: bool) -> None:
+        """Raises LedgerUnavailable."""
+
+
 @dataclass(slots=True)
 class Questions:
     """What is remembered of asking one gateway; moments are monotonic.
@@ -109,7 +116,7 @@ class Inquiry:
         devices: Mapping[str, Device],
         fleet: Fleet,
         ledger: Ledger,
-        absorb_inbox: Callable[[str, InboxPage], Awaitable[None]],
+        absorb_inbox: AbsorbInbox,
         match_orphans: Callable[[], Awaitable[None]],
         resubmit: Callable[[str, Sequence[Sms]], Awaitable[Mapping[int, codes.Verdict]]],
         changes: Changes,
@@ -298,8 +305,9 @@ class Inquiry:
                 log.warning("inbox.unreadable", gateway=gateway, start=start, reason=page.unreadable)
             ssrc, first = page.ssrc, start
             start = page.next_sms if page.next_sms > first else first + len(page.rows)
-            await self._absorb_inbox(gateway, replace(page, next_sms=start))
-            if start - first < INBOX_ROWS:
+            last = start - first < INBOX_ROWS
+            await self._absorb_inbox(gateway, replace(page, next_sms=start), last=last)
+            if last:
                 break
         return ssrc or ""
 

@@ -476,10 +476,16 @@ class TestInbox:
             await world.passes(20)
         assert (await self.texts(world), await state(world)) == ([], State.IN_DOUBT)
 
-    async def test_what_lay_there_before_the_first_look_is_not_told(self, world: World) -> None:
-        world.device.came_in = [incoming("last year", world.wall - 3e7), incoming("now", world.wall)]
+    async def test_what_lay_there_before_the_first_look_is_not_told_however_much_it_is(self, world: World) -> None:
+        world.device.came_in = [incoming(f"{n}", world.wall - 3e7) for n in range(120)] + [incoming("now", world.wall)]
         await world.passes(60)
         assert await self.texts(world) == ["now"]
+
+    async def test_what_comes_later_is_told_however_wrong_the_devices_clock_is(self, world: World) -> None:
+        await world.passes(60)
+        world.device.came_in = [incoming("from 1970", 5.0)]
+        await world.passes(60)
+        assert await self.texts(world) == ["from 1970"]
 
     async def test_a_page_that_could_not_be_stored_is_read_again(self, world: World) -> None:
         world.device.came_in = [incoming("one", world.wall)]
