@@ -231,8 +231,8 @@ class TestCounters:
     async def test_but_its_account_is_opened_anew_and_serves_the_next(self, world: World) -> None:
         await doubt(world)
         world.device.ssrc, world.device.counted[1] = "second", (0, 0, 0)
-        await world.passes(16)
-        await world.passes(16)
+        for _ in range(4):
+            await world.passes(16)
         await doubt(world, {"id": "b"})
         world.device.counted[1] = (1, 0, 0)
         await world.passes(16)
@@ -257,6 +257,21 @@ class TestCounters:
         accounts = await world.ledger.write(lambda tx: tx.accounts("gw1"))
         assert accounts[1].ssrc == "first"
 
+    async def test_its_gateway_is_given_nothing_new_until_they_have_settled_it_and_not_for_ever(
+        self, world: World
+    ) -> None:
+        await doubt(world)
+        world.device.counted[1] = (105, 10, 0)  # somebody else's: nothing will be settled here
+        await world.passes(1)
+        await world.passes(16)
+        world.mono += 5
+        await world.accept({"id": "b"}, key="send.single")
+        assert len(world.device.posts) == 1
+        for _ in range(5):
+            await world.passes(10)
+        await world.accept({"id": "c"}, key="send.single")
+        assert len(world.device.posts) == 2
+
     async def test_a_card_that_comes_in_is_asked_about_at_once(self, world: World) -> None:
         world.registered(1, st=0)
         await world.passes(60)
@@ -270,7 +285,8 @@ class TestCounters:
     async def test_another_submitter_on_the_sim_makes_them_worthless_for_a_day(self, world: World) -> None:
         await doubt(world)
         world.device.counted[1] = (103, 10, 0)
-        await world.passes(20)
+        for _ in range(3):
+            await world.passes(20)
         await doubt(world, {"id": "b"})
         await world.passes(16)
         await world.passes(16)
