@@ -173,6 +173,8 @@ class Bridge:
             missing.append("broker")
         if self.ledger.failing:
             missing.append("ledger")
+        if self.relay.paused:
+            missing.append("outbox")
         silent = self.patrol.silent()
         if silent and len(silent) == len(self.gateways):
             missing.append("gateways")

@@ -95,16 +95,17 @@ def test_the_example_configuration_is_valid(monkeypatch):
 
 def steps_of_the_walks() -> dict[str, list[tuple[str, str]]]:
     """Step -> (file, name) of each place that README's table names for it."""
-    rows = re.findall(r"^\| (3\.[12]\.\d+) \|(.*)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    rows = re.findall(r"^\| (3\.[123]\.\d+) \|(.*)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     return {step: re.findall(r"`(bridge/[\w/]+\.py):([\w.]+)`", row) for step, row in rows}
 
 
-def test_readme_names_a_place_for_each_step_of_both_walks():
+def test_readme_names_a_place_for_each_step_of_both_walks_and_each_kind_of_evidence():
     steps = steps_of_the_walks()
     assert [step for step in steps if step.startswith("3.1.")] == [f"3.1.{n}" for n in range(1, 8)]
     callbacks = [step for step in steps if step.startswith("3.2.")]
     assert callbacks == [f"3.2.{n}" for n in range(1, len(callbacks) + 1)]
     assert len(callbacks) >= 4
+    assert [step for step in steps if step.startswith("3.3.")] == [f"3.3.{n}" for n in range(1, 5)]
     assert [step for step, places in steps.items() if not places] == []
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
 from bridge.amqp.publisher import outgoing
 from bridge.models import Publication
 from bridge.settings import PREFETCH_MAX, Policy
+from tests.pages import ROOT, missing, named, tables
 
-ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "traps.md"
 MODULES = sorted((ROOT / "bridge").rglob("*.py"))
 DAEMON = [path for path in MODULES if path.name != "cli.py"]
@@ -21,37 +20,15 @@ CONSUMER_TIMEOUT_S = 30 * 60
 
 
 def rows() -> list[list[str]]:
-    """The cells of every table of the page, without the headings."""
-    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    return [row for row in cells if row[0] not in {"trap", "---"}]
-
-
-def named_in(path: Path) -> set[str]:
-    """The tests in a file, as pytest names them without parameters."""
-    found = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        inside = node.body if isinstance(node, ast.ClassDef) else [node]
-        prefix = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
-        found |= {prefix + one.name for one in inside if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)}
-    return {name for name in found if name.rpartition("::")[2].startswith("test_")}
+    return [row for rows in tables(PAGE).values() for row in rows]
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0][:60])
 def test_each_trap_of_the_page_is_met_by_tests_that_exist(row):
     trap, does, tests = row
     assert trap and does
-    named = re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", tests)
-    assert named
-    assert [f"{file}::{name}" for file, name in named if name not in named_in(ROOT / file)] == []
-
-
-def test_a_test_that_is_gone_would_be_missed(tmp_path):
-    file = tmp_path / "test_it.py"
-    file.write_text(
-        "def test_one(): ...\n\nclass TestTwo:\n    async def test_in(self): ...\n    def helper(self): ...\n"
-    )
-    assert named_in(file) == {"test_one", "TestTwo::test_in"}
+    assert named(tests)
+    assert missing(tests) == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -149,22 +150,30 @@ class Inbound:
             self._untold |= {(gateway, number): change for number, change in push.port_changes.items()}
             raise
 
-    async def absorb_inbox(self, gateway: str, page: InboxPage) -> None:
-        """A page of the device's inbox, with the cursor behind it: what no push has told is told now."""
-        now = self._clock.wall()
+    async def absorb_inbox(self, gateway: str, page: InboxPage, *, last: bool) -> None:
+        """A page of the device's inbox, with the cursor behind it: what no push has told is told now.
 
-        def absorb(tx: Transaction) -> Absorbed:
+        Where the device began anew, or we did, its inbox up to the ``last`` page holds what was told long ago: there,
+        what is older than we remember is passed over.
+        """
+        now, history = self._clock.wall(), f"inbox_history/{gateway}"
+
+        def absorb(tx: Transaction) -> tuple[Absorbed, int]:
             ssrc, _ = tx.inbox_cursor(gateway)
-            known_for_s = self._known.repeat_window_s if ssrc is None else self._known.remembered_s
+            known_for_s = math.inf
+            if page.ssrc != ssrc or tx.meta(history):
+                known_for_s = self._known.repeat_window_s if ssrc is None else self._known.remembered_s
+                known_for_s = float(tx.meta(history) or known_for_s)
+                tx.set_meta(history, "" if last else str(known_for_s))
             rows = [row for row in page.rows if _came_after(row, now - known_for_s)]
             push = _Push(self._known, gateway, b"", "", rows, now, {}, inbox=page.ssrc)
             absorbed = push.absorb(tx)
             tx.set_inbox_cursor(gateway, page.ssrc, page.next_sms)
-            return absorbed
+            return absorbed, len(page.rows) - len(rows)
 
-        absorbed = await self._ledger.write(absorb)
-        if absorbed.received:
-            log.info("inbox.recovered", gateway=gateway, count=len(absorbed.received))
+        absorbed, passed_over = await self._ledger.write(absorb)
+        if absorbed.received or passed_over:
+            log.info("inbox.read", gateway=gateway, recovered=len(absorbed.received), too_old=passed_over)
         self._tell(gateway, absorbed, now)
 
     async def match_orphans(self) -> None:

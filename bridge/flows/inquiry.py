@@ -34,6 +34,9 @@ log = structlog.get_logger()
 
 TICK_S = 1.0
 ASK_EVERY_S, ASK_LATE_EVERY_S = 15.0, 5.0
+OPEN_EVERY_S, OPEN_WITHIN_S = 2.0, 60.0
+"""How often a quiet moment is looked for to open a new card's account, and how long."""
+
 INBOX_ROWS = 50
 INBOX_PAGES = 100
 KERNEL_LAG_S = 1.0
@@ -59,10 +62,19 @@ class Device(Protocol):
         """What came in, from this id on."""
 
 
+class AbsorbInbox(Protocol):
+    """Stores a page of a gateway's inbox, with the cursor behind it."""
+
+    async def __call__(self, gateway: str, page: InboxPage, *, last: bool) -> None:
+        """Raises LedgerUnavailable."""
+
+
 @dataclass(slots=True)
 class Questions:
     """What is remembered of asking one gateway; moments are monotonic.
 
+    ``cards`` are those that could send when it was asked last, new ones since ``cards_at``; ``unopened`` says that one
+    has no account yet.
     ``seen`` since when each attempt is known to be in doubt, ``absent`` since when its SIM's counters do not show it,
     ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know more;
     ``not_understood`` each question's last error.
@@ -70,6 +82,9 @@ class Questions:
 
     asked_at: float = float("-inf")
     asking: bool = False
+    cards: frozenset[tuple[int, str]] = frozenset()
+    cards_at: float = float("-inf")
+    unopened: bool = False
     seen: dict[Attempt, float] = field(default_factory=dict)
     absent: dict[Attempt, float] = field(default_factory=dict)
     overdue: dict[Attempt, float] = field(default_factory=dict)
@@ -109,7 +124,7 @@ class Inquiry:
         devices: Mapping[str, Device],
         fleet: Fleet,
         ledger: Ledger,
-        absorb_inbox: Callable[[str, InboxPage], Awaitable[None]],
+        absorb_inbox: AbsorbInbox,
         match_orphans: Callable[[], Awaitable[None]],
         resubmit: Callable[[str, Sequence[Sms]], Awaitable[Mapping[int, codes.Verdict]]],
         changes: Changes,
@@ -169,11 +184,22 @@ class Inquiry:
             asked, poll_s = self._questions[gateway], self._poll_s(gateway)
             late = count > 0 and deadline_at <= wall
             every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
+            if asked.unopened and mono - asked.cards_at < OPEN_WITHIN_S:
+                every_s = min(OPEN_EVERY_S, every_s or OPEN_EVERY_S)
             second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s
-            urgent = count > len(asked.seen) or asked.asked_at < second_look_at <= mono
+            urgent = (
+                count > len(asked.seen)
+                or asked.asked_at < second_look_at <= mono
+                or not self._cards(gateway) <= asked.cards
+            )
             if not asked.asking and (urgent or (every_s is not None and mono - asked.asked_at >= every_s)):
                 due.append(gateway)
         return due
+
+    def _cards(self, gateway: str) -> frozenset[tuple[int, str]]:
+        """The ports that can send, each with its card."""
+        belief = self._fleet.gateways.get(gateway)
+        return frozenset((p.number, p.sim) for p in belief.ports.values() if p.registered) if belief else frozenset()
 
     def _poll_s(self, gateway: str) -> float | None:
         return self._settings.gateway(gateway).poll_s if gateway in self._devices else None
@@ -181,12 +207,14 @@ class Inquiry:
     async def ask(self, gateway: str) -> None:
         """One round: everything that this gateway can say of what is in doubt, then give up what that cannot save."""
         asked = self._questions[gateway]
-        asked.asking = True
+        asked.asking, asked.unopened = True, False
+        if not (cards := self._cards(gateway)) <= asked.cards:
+            asked.cards_at = self._clock.mono()
+        asked.cards = cards
         try:
             answered = await self._ask(gateway)
-            if not answered:  # whatever is handed over to it now would only follow into doubt
-                self._fleet.pause_gateway(gateway, self._clock.mono())
             await self._give_up(gateway, answered=answered)
+            await self._hold_back(gateway, answered=answered)
         except LedgerUnavailable as error:
             log.error("ledger.unavailable", error=str(error))
         finally:
@@ -307,8 +335,9 @@ class Inquiry:
                 log.warning("inbox.unreadable", gateway=gateway, start=start, reason=page.unreadable)
             ssrc, first = page.ssrc, start
             start = page.next_sms if page.next_sms > first else first + len(page.rows)
-            await self._absorb_inbox(gateway, replace(page, next_sms=start))
-            if start - first < INBOX_ROWS:
+            last = start - first < INBOX_ROWS
+            await self._absorb_inbox(gateway, replace(page, next_sms=start), last=last)
+            if last:
                 break
         return ssrc or ""
 
@@ -322,13 +351,15 @@ class Inquiry:
         if belief is None or not belief.registered or row.port.slot not in {0, belief.slot}:
             return []
         rows, account = after.rows.get(port, ()), after.accounts.get(port)
+        opened = account is not None and (account.sim, account.ssrc) == (belief.sim, ssrc)
         if before.of(port) != after.of(port) or any(sms.state is State.SUBMITTING for sms in rows):
             self._questions[gateway].later.update(map(attempt_of, rows))
+            self._questions[gateway].unopened |= not opened
             return []
         counted = Counters(row.sent_ok, row.sent_failed, row.unsent + row.sending)
         foreign_at = account.foreign_at if account else None
         fresh = Account(belief.sim, ssrc, counted.ok, counted.failed, before.begun, foreign_at)
-        if account is None or (account.sim, account.ssrc) != (belief.sim, ssrc):
+        if account is None or not opened:
             self._open_account(tx, gateway, port, fresh, counted, rows)
             return []
         covered = [sms for sms in rows if (sms.begun_n or 0) > account.since]
@@ -388,7 +419,10 @@ class Inquiry:
     def _open_account(
         self, tx: Transaction, gateway: str, port: int, account: Account, counted: Counters, rows: Sequence[Sms]
     ) -> None:
-        """Begin an account at a quiet moment: nothing waits in the device, and nothing older may still come to it."""
+        """Begin an account when nothing older may still come to the device, and the counters hold nothing untold.
+
+        That is so where nothing waits there; or where all that is on its way waits there: then it is in the account.
+        """
         seen, mono = self._questions[gateway].seen, self._clock.mono()
         coming = [
             sms
@@ -397,8 +431,12 @@ class Inquiry:
             and not _is_taken(sms)
             and mono - seen.get(attempt_of(sms), mono) < self._gone_after_s
         ]
-        if not counted.waiting and not coming:
-            tx.open_account(gateway, port, account)
+        on_its_way = [sms.begun_n or 0 for sms in rows if sms.state is State.SUBMITTED and sms.reason is None]
+        if coming or counted.waiting not in {0, len(on_its_way)}:
+            self._questions[gateway].unopened = True
+            return
+        since = min(on_its_way) - 1 if counted.waiting else account.since
+        tx.open_account(gateway, port, replace(account, since=since))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -421,6 +459,25 @@ class Inquiry:
             ),
         )
 
+    async def _hold_back(self, gateway: str, *, answered: bool) -> None:
+        """Give no new tasks to a gateway that does not answer, nor for a while to one with SMS that may have arrived.
+
+        They would follow into doubt, or blur what the counters show of those.
+        """
+        if gateway not in self._devices:
+            return
+        asked, mono = self._questions[gateway], self._clock.mono()
+        if not answered:
+            self._fleet.pause_gateway(gateway, mono, least_s=self._gone_after_s)
+            return
+        if self._poll_s(gateway) is None:
+            return
+        rows = await self._ledger.write(lambda tx: tx.open_at(gateway))
+        seen = [asked.seen.get(attempt_of(sms), mono) for sms in rows if sms.reason is not None and not _is_taken(sms)]
+        if seen:
+            longest_s = 2 * self._settings.timing.evidence_s
+            self._fleet.hold_gateway(gateway, min(mono + self._gone_after_s + TICK_S, max(seen) + longest_s))
+
     async def _settle(self, rows: Sequence[Sms], decide: Callable[[Sms, float], outcomes.Outcome | None]) -> None:
         """Decide on the rows as they are by now, in one transaction."""
         if rows:
@@ -431,7 +488,7 @@ class Inquiry:
 
 def _look(tx: Transaction, gateway: str) -> Look:
     accounts, begun = tx.accounts(gateway), tx.begun(gateway)
-    since = min((account.since for account in accounts.values() if account.ssrc), default=begun)
+    since = min((account.since for account in accounts.values()), default=begun)
     rows: dict[int, list[Sms]] = defaultdict(list)
     for sms in (*tx.open_at(gateway), *tx.unknown_at(gateway, since)):
         rows[sms.port or 0].append(sms)

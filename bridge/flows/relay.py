@@ -49,6 +49,7 @@ class Relay:
         self._retry_at = 0.0
         self._retry_s = RETRY_S[0]
         self._measure_at = 0.0
+        self._last_count = 0
         self.paused = False
 
     def wake(self) -> None:
@@ -126,10 +127,15 @@ class Relay:
         count, oldest = tx.outbox_facts()
         self._metrics.outbox_pending.set(count)
         self._metrics.outbox_age_seconds.set(0.0 if oldest is None else max(0.0, self._clock.wall() - oldest))
-        if count > self._pause:
+        if count > self._pause and not self.paused:
             self.paused = True
-        elif count <= self._resume:
+            log.error("outbox.full", rows=count, hint="no hand-over is begun until the broker has taken most of them")
+        elif count <= self._resume and self.paused:
             self.paused = False
+            log.info("outbox.drained", rows=count)
+        elif count > self._resume > self._last_count:
+            log.warning("outbox.filling", rows=count, full=self._pause)
+        self._last_count = count
 
     def _complain(self, rows: Sequence[tuple[int, Publication]], errors: Sequence[Exception | None]) -> None:
         """What the broker did not confirm stays; what AMQP has no form for never goes, and must not block the rest."""

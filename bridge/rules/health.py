@@ -41,6 +41,10 @@ class Pause:
             self.until = now + self._length_s
         return self.until
 
+    def hold(self, until: float) -> None:
+        """Nothing failed, but leave it alone until then."""
+        self.until = max(self.until, until)
+
     def lift(self) -> bool:
         """It may be tried at once; should it fail again, the next pause is the longer one. True where that is news."""
         was, self.until = self.until, -math.inf
@@ -199,6 +203,13 @@ class Fleet:
         for port in belief.ports.values():
             self.note_news(port)
         return belief.pause.begin(now, stop=stop, least_s=least_s)
+
+    def hold_gateway(self, gateway: str, until: float) -> None:
+        """Leave a gateway alone until then; it is no failure of its own."""
+        belief = self.gateways[gateway]
+        for port in belief.ports.values():
+            self.note_news(port)
+        belief.pause.hold(until)
 
     def note_success(self, gateway: str, number: int | None = None) -> None:
         """The gateway works, and the port where one is named: the next trouble begins with a short pause again."""

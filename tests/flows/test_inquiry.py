@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent
 from bridge.flows import inbound
 from bridge.models import State
 from tests.flows.test_inbound import report
-from tests.flows.world import CONFIG, World, world
+from tests.flows.world import CONFIG, PORTS, World, world
 
 TO = "+4915112345678"
 GATEWAY = CONFIG["gateways"][0]
@@ -270,17 +271,62 @@ class TestCounters:
     async def test_but_its_account_is_opened_anew_and_serves_the_next(self, world: World) -> None:
         await doubt(world)
         world.device.ssrc, world.device.counted[1] = "second", (0, 0, 0)
-        await world.passes(16)
-        await world.passes(16)
+        for _ in range(4):
+            await world.passes(16)
         await doubt(world, {"id": "b"})
         world.device.counted[1] = (1, 0, 0)
         await world.passes(16)
         assert (await state(world, "b"), await state(world)) == (State.SENT, State.IN_DOUBT)
 
+    async def test_on_a_port_in_use_too_where_all_that_it_was_given_waits_there(self, world: World) -> None:
+        world.device.ssrc, world.device.counted[1] = "second", (0, 0, 2)
+        await world.accept({"id": "a"}, key="send.single")
+        first = world.tid
+        await world.accept({"id": "b"}, key="send.single")
+        await world.passes(60)
+        world.device.counted[1] = (2, 0, 0)
+        await world.push(report(first))
+        await world.passes(120)
+        assert await state(world, "b") is State.SENT
+
+    async def test_not_where_a_result_may_be_counted_that_nobody_told(self, world: World) -> None:
+        world.device.ssrc, world.device.counted[1] = "second", (1, 0, 1)
+        await world.accept({"id": "a"}, key="send.single")
+        await world.accept({"id": "b"}, key="send.single")
+        await world.passes(60)
+        accounts = await world.ledger.write(lambda tx: tx.accounts("gw1"))
+        assert accounts[1].ssrc == "first"
+
+    async def test_its_gateway_is_given_nothing_new_until_they_have_settled_it_and_not_for_ever(
+        self, world: World
+    ) -> None:
+        await doubt(world)
+        world.device.counted[1] = (105, 10, 0)  # somebody else's: nothing will be settled here
+        await world.passes(1)
+        await world.passes(16)
+        world.mono += 5
+        await world.accept({"id": "b"}, key="send.single")
+        assert len(world.device.posts) == 1
+        for _ in range(5):
+            await world.passes(10)
+        await world.accept({"id": "c"}, key="send.single")
+        assert len(world.device.posts) == 2
+
+    async def test_a_card_that_comes_in_is_asked_about_at_once(self, world: World) -> None:
+        world.registered(1, st=0)
+        await world.passes(60)
+        world.registered(1)
+        await world.passes(1)
+        await doubt(world)
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(1)
+        assert await state(world) is State.SENT
+
     async def test_another_submitter_on_the_sim_makes_them_worthless_for_a_day(self, world: World) -> None:
         await doubt(world)
         world.device.counted[1] = (103, 10, 0)
-        await world.passes(20)
+        for _ in range(3):
+            await world.passes(20)
         await doubt(world, {"id": "b"})
         await world.passes(16)
         await world.passes(16)
@@ -467,6 +513,23 @@ class TestCounters:
             assert await state(made) is State.IN_DOUBT
 
 
+async def test_ten_minutes_without_a_callback_lose_nothing(world: World) -> None:
+    """Every SMS ends as the counters tell, every incoming one is read from the inbox."""
+    await world.inquiry.begin()
+    for minute in range(30):
+        if minute < 10:
+            number = {"id": f"m{minute}", "to": f"+49151000000{minute:02}"}
+            await world.accept(number)
+            world.device.came_in.append(incoming(f"in {minute}", world.wall))
+        given = Counter(task.port.number for post in world.device.posts for task in post)
+        world.device.counted = {port: (100 + given[port], 10, 0) for port in PORTS}
+        await world.passes(60)
+    ended = [await state(world, f"m{minute}") for minute in range(10)]
+    assert ended == [State.SENT] * 10
+    told = [event["data"]["text"] for event in await world.told() if event["type"] == "sms.received.v1"]
+    assert told == [f"in {minute}" for minute in range(10)]
+
+
 class TestSameTaskAgain:
     """``resubmit_within_s``: only for devices that are known to refuse finished ids."""
 
@@ -581,17 +644,22 @@ class TestInbox:
             await world.passes(20)
         assert (await self.texts(world), await state(world)) == ([], State.IN_DOUBT)
 
-    async def test_what_lay_there_before_the_first_look_is_not_told(self, world: World) -> None:
-        world.device.came_in = [incoming("last year", world.wall - 3e7), incoming("now", world.wall)]
+    async def test_what_lay_there_before_the_first_look_is_not_told_however_much_it_is(self, world: World) -> None:
+        world.device.came_in = [incoming(f"{n}", world.wall - 3e7) for n in range(120)] + [incoming("now", world.wall)]
         await world.passes(60)
         assert await self.texts(world) == ["now"]
 
     async def test_a_device_that_does_not_know_the_time_loses_none(self, world: World) -> None:
-        await world.passes(60)
         long_ago, today = 1_000.0, world.wall
         world.device.came_in = [replace(incoming("now", long_ago), scts_at=today)]
         await world.passes(60)
         assert await self.texts(world) == ["now"]
+
+    async def test_what_comes_later_is_told_however_wrong_the_devices_clock_is(self, world: World) -> None:
+        await world.passes(60)
+        world.device.came_in = [incoming("from 1970", 5.0)]
+        await world.passes(60)
+        assert await self.texts(world) == ["from 1970"]
 
     async def test_a_page_that_could_not_be_stored_is_read_again(self, world: World) -> None:
         world.device.came_in = [incoming("one", world.wall)]
@@ -670,6 +738,14 @@ class TestReportsThatWait:
         world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
         await world.passes(60)
         assert (await world.kinds())[-1] == "sms.delivered"
+
+    async def test_so_many_wait_and_no_more(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bridge.flows.inbound.MOST_ORPHANS", 1)
+        await doubt(world, REPORTS)
+        world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + n, TO, n) for n in (3, 4)]
+        await world.passes(16)
+        assert [event["data"]["code"] for event in await world.told()] == [4]
+        assert await world.kinds() == ["sms.report_unmatched"]
 
     async def test_a_report_by_two_ways_is_told_once(self, world: World) -> None:
         await world.accept(REPORTS, key="send.single")

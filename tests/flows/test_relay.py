@@ -81,16 +81,22 @@ async def test_it_wakes_for_news_and_goes_on_after_a_broker_that_was_away(
     assert broker.kept == ["a"]
 
 
-async def test_above_its_limit_no_hand_over_is_begun_until_it_has_shrunk(world: World) -> None:
+async def test_above_its_limit_no_hand_over_is_begun_until_it_has_shrunk_and_the_log_says_so_before(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     broker = Broker()
     relay = relay_of(world, broker, pause=3, resume=1)
     broker.errors = dict.fromkeys("abcd", BrokerUnavailable())
-    await put(world, *"abcd")
+    await put(world, *"ab")
     await relay.drain()
-    assert relay.paused
+    assert not relay.paused and "outbox.filling" in capsys.readouterr().out
+    await put(world, *"cd")
+    relay._measure_at = 0.0
+    await relay.drain()
+    assert relay.paused and "outbox.full" in capsys.readouterr().out
     broker.errors.clear()
     await relay.drain()
-    assert not relay.paused
+    assert not relay.paused and "outbox.drained" in capsys.readouterr().out
 
 
 async def test_what_one_queue_refuses_holds_up_nothing_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,14 @@ def test_a_pause_may_have_to_be_longer_than_usual():
     assert lengths == [2, 20, 40, 90]
 
 
+def test_a_gateway_may_be_held_without_having_failed():
+    fleet = fleet_of(gw1=1)
+    fleet.hold_gateway("gw1", 30.0)
+    fleet.hold_gateway("gw1", 20.0)
+    assert not fleet.usable(fleet.port("gw1", 1), 29.9) and fleet.usable(fleet.port("gw1", 1), 30.0)
+    assert fleet.pause_gateway("gw1", 30.0) == 32.0, "its next trouble begins with a short pause"
+
+
 def test_failures_during_a_pause_are_of_the_same_trouble_unless_it_is_worse():
     pause = Pause()
     assert [pause.begin(0.0), pause.begin(0.0), pause.begin(1.0)] == [2, 2, 2]
