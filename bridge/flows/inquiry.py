@@ -421,7 +421,8 @@ class Inquiry:
     ) -> None:
         """Begin an account when nothing older may still come to the device, and the counters hold nothing untold.
 
-        That is so where nothing waits there; or where all that is on its way waits there: then it is in the account.
+        That is so where nothing waits there; or where all that is on its way waits there, and nothing in doubt or given
+        up was handed over after the first of it: then just these are in the account.
         """
         seen, mono = self._questions[gateway].seen, self._clock.mono()
         coming = [
@@ -432,10 +433,11 @@ class Inquiry:
             and mono - seen.get(attempt_of(sms), mono) < self._gone_after_s
         ]
         on_its_way = [sms.begun_n or 0 for sms in rows if sms.state is State.SUBMITTED and sms.reason is None]
-        if coming or counted.waiting not in {0, len(on_its_way)}:
+        since = min(on_its_way) - 1 if counted.waiting and on_its_way else account.since
+        awaited = [sms for sms in rows if (sms.begun_n or 0) > since]
+        if coming or counted.waiting not in {0, len(on_its_way)} or len(awaited) != counted.waiting:
             self._questions[gateway].unopened = True
             return
-        since = min(on_its_way) - 1 if counted.waiting else account.since
         tx.open_account(gateway, port, replace(account, since=since))
 
     # --- the end ----------------------------------------------------------------------------------------------------

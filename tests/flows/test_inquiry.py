@@ -374,6 +374,21 @@ class TestCounters:
             await made.passes(16)
             assert await state(made) is State.IN_DOUBT
 
+    async def test_an_account_on_a_busy_port_expects_nothing_that_was_counted_before(self, tmp_path: Path) -> None:
+        """One waits, a later one overtook it and lost its report, a third lost its answer and was sent."""
+        async with world(tmp_path / "other") as made:
+            await made.accept({"id": "waits", "timeout_s": 300}, key="send.single")
+            await made.accept({"id": "overtook", "timeout_s": 5}, key="send.single")
+            made.device.counted[1] = (101, 10, 1)
+            await made.passes(100)
+            assert await state(made, "overtook") is State.IN_DOUBT
+            made.mono += 60
+            await doubt(made)
+            made.device.counted[1] = (102, 10, 1)
+            for _ in range(3):
+                await made.passes(17)
+            assert await state(made) is not State.HANDED_BACK
+
     async def test_another_submitter_is_remembered_though_there_is_no_account(self, tmp_path: Path) -> None:
         async with world(tmp_path / "other") as made:
             await made.push({"type": "sent-sms", "port": "1.01", "src_type": 2, "status": "0", "recver": "+491"})
