@@ -27,10 +27,15 @@ RADIO_S = 0.2
 ENDS_WITHIN_S = 120.0
 
 
+def patient(settings: dict[str, Any]) -> None:
+    """Evidence needs a bridge that lives long enough to ask for it."""
+    settings["timing"]["doubt_s"] = 60
+
+
 async def kill_often(kills: int, seed: int, amqp_url: str) -> dict[str, Any]:
     """So many lives that end by SIGKILL at a random moment, and one that brings everything to its end."""
     chance, began = random.Random(seed), time.monotonic()
-    async with trial(amqp_url, radio_s=RADIO_S) as play:
+    async with trial(amqp_url, radio_s=RADIO_S, config=patient) as play:
         for n in range(1, kills + 1):
             await play.begin_life()
             dies_at = time.monotonic() + chance.uniform(0.0, LONGEST_LIFE_S)

@@ -34,6 +34,7 @@ from bridge.amqp import consumer
 from bridge.amqp.session import Session
 from bridge.ejoin.facts import SmsTask, SubmitAnswer
 from bridge.errors import LedgerUnavailable
+from bridge.flows import trial as poison
 from bridge.gateway import Gateway
 from bridge.models import H_ATTEMPT, Delivery, Publication
 from bridge.rules import outcomes
@@ -46,6 +47,8 @@ T = TypeVar("T")
 POLL_S = 0.01
 PR_SET_PDEATHSIG = 1
 REPORT_CACHE_S = 1.0  # the simulated gateways of a trial report at once; waiting for a lost report is dear
+REQUESTS = ("send.", "gateway.", "returned")
+STEADY_S = 0.1  # the deaths are ours: a crash loop of a request's own making is another matter
 
 forking = multiprocessing.get_context("forkserver")
 forking.set_forkserver_preload(["dev.lives"])
@@ -116,7 +119,7 @@ async def simulator(options: Mapping[str, Any], log: Path) -> tuple[Life, dict[s
     hears, tells = forking.Pipe(duplex=False)
     life = Life(_simulate, dict(options), str(log), tells)
     tells.close()
-    addresses = json.loads(await asyncio.to_thread(hears.recv))
+    addresses = {**json.loads(await asyncio.to_thread(hears.recv)), "pid": life.pid}
     hears.close()
     return life, addresses
 
@@ -128,6 +131,7 @@ def _live(settings: dict[str, Any], log: str, plan: Plan) -> None:
     _begin(log)
     install(Steps(plan))
     outcomes.REPORT_CACHE_S = REPORT_CACHE_S
+    poison.STEADY_S = STEADY_S
     if plan.grace_s is not None:
         for room in (app, bridge_settings):
             vars(room).update((name, plan.grace_s) for name in list(vars(room)) if name.startswith("GRACE_"))
@@ -280,7 +284,9 @@ def _session(steps: Steps) -> type[Session]:
 
         def consume(self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]) -> None:
             wish = self._wishes.get(queue)
-            if wish is not None and getattr(wish.on_delivery, "args", None) == (on_delivery,):
+            if not queue.startswith(REQUESTS):
+                super().consume(queue, prefetch, on_delivery)
+            elif wish is not None and getattr(wish.on_delivery, "args", None) == (on_delivery,):
                 super().consume(queue, prefetch, wish.on_delivery)  # another wrapper would look like another wish
             else:
                 super().consume(queue, prefetch, partial(self._watch, on_delivery))
@@ -324,7 +330,7 @@ _unwritten: dict[tuple[Any, int], str] = {}
 
 
 def _settle(name: str, settle: Any) -> None:
-    _unwritten[settle.func.__self__, settle.args[0]] = name
+    _unwritten[settle.func.__self__.settler, settle.args[0]] = name
     settle()
 
 

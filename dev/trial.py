@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import signal
 import sqlite3
@@ -134,6 +135,16 @@ class Trial(Stage):
             counts[queue.name.removeprefix(f"{self.prefix}.")] = told.declaration_result.message_count or 0
         return {name: count for name, count in counts.items() if count and name != "dead"}
 
+    async def dead_letters(self) -> dict[str, str]:
+        """The requests that lie in ``sms.dead``, by the id of the event that tells of each."""
+        queue = await (await self.channel()).get_queue(f"{self.prefix}.dead", ensure=False)
+        letters = []
+        while (letter := await queue.get(fail=False)) is not None:
+            letters.append(letter)
+        for letter in letters:
+            await letter.nack(requeue=True)
+        return {str(letter.message_id): str(json.loads(letter.body)["id"]) for letter in letters}
+
     async def left_at_last(self, expected: Mapping[str, int], patience_s: float = 10.0) -> dict[str, int]:
         """What lies in the bridge's queues as soon as it is what is expected, else after a while."""
         give_up_at = time.monotonic() + patience_s
@@ -160,6 +171,7 @@ class Trial(Stage):
             await self.record(),
             [dict(row) for row in self.rows()],
             frozenset(self.open_at_death),
+            await self.dead_letters(),
         )
         found = judge(evidence)
         if code:
@@ -173,13 +185,17 @@ class Trial(Stage):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known after a trial: what was asked, told and recorded, the ledger, and what was open at a death."""
+    """What is known after a trial: what was asked, told and recorded, the ledger, and what was open at a death.
+
+    ``dead`` are the requests that lie in ``sms.dead``, by the id of the event that tells of each.
+    """
 
     expected: frozenset[str]
     told: Sequence[Mapping[str, Any]]
     record: Sequence[Mapping[str, Any]]
     rows: Sequence[Mapping[str, Any]]
     open_at_death: frozenset[str]
+    dead: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -206,11 +222,14 @@ def judge(evidence: Evidence) -> Verdict:
         kind, subject = _plain(event["type"]), event.get("subject")
         if not kind.startswith("sms.") or kind in {"sms.received", "sms.report_unmatched", "sms.observed"}:
             continue
+        if event["id"] in evidence.dead and subject not in evidence.expected:
+            continue  # refused unread, and so told under the id that its message had
         if subject not in evidence.expected:
             found.unexpected.append(f"{subject}: {kind}")
         elif kind in FINAL and "corrects" not in event["data"]:
             finals[subject][event["id"]] = kind
-    found.lost += [f"{subject}: no final event" for subject in sorted(evidence.expected - finals.keys())]
+    without = {s for s in evidence.expected - finals.keys() if s.split("/")[0] not in evidence.dead.values()}
+    found.lost += [f"{subject}: no final event" for subject in sorted(without)]
     found.unexpected += [
         f"{subject}: {len(ids)} final events: {sorted(ids)}" for subject, ids in finals.items() if len(ids) > 1
     ]

@@ -39,7 +39,7 @@ async def connection(url: str, purpose: str, *, heartbeat_s: int = 15) -> AsyncI
     Raises one of BROKEN or TimeoutError where it cannot be made.
     """
     transport = Transport()
-    amqp = aiormq.Connection(
+    amqp = _Connection(
         URL(url).update_query(heartbeat=str(heartbeat_s)),
         transport_factory=transport,  # type: ignore[arg-type]  # has the one method that is called
         client_properties={"connection_name": f"ejoin-bridge {purpose}"},
@@ -56,6 +56,13 @@ async def connection(url: str, purpose: str, *, heartbeat_s: int = 15) -> AsyncI
             pass
         finally:
             transport.cut()
+
+
+class _Connection(aiormq.Connection):
+    """Ends with a reason: where aiormq has none, it raises a bare Exception in whoever waits, like no other error."""
+
+    def _cancel_tasks(self, exc: Any = None) -> Any:
+        return super()._cancel_tasks(exc or aiormq.ConnectionClosed(0, "it ended without a reason"))
 
 
 class Transport:

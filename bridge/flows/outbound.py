@@ -563,7 +563,7 @@ class Outbound:
         now = self._clock.wall()
         ahead = {a.port: max(0, self._fleet.port(gateway, a.port).queued - 1) for _, a in begun}
         failed_sims = (one for one in begun if _blames_sim(verdicts[one[0].tid or 0]))
-        elsewhere = {sms.key for sms, a in failed_sims if self._has_elsewhere(a.waiting.request, sms.sim)}
+        elsewhere = {sms.key for sms, a in failed_sims if self._has_elsewhere(a.waiting.request, sms)}
 
         def conclude(tx: Transaction) -> list[tuple[Sms, outcomes.Outcome]]:
             pairs: list[tuple[Sms, outcomes.Outcome]] = []
@@ -654,14 +654,16 @@ class Outbound:
             gateway=gateway,
             tried=sms.tried,
         )
-        return self._has_elsewhere(request, sms.sim)
+        return self._has_elsewhere(request, sms)
 
-    def _has_elsewhere(self, request: Request, sim: str | None) -> bool:
-        tried = (*request.tried, sim) if sim else request.tried
+    def _has_elsewhere(self, request: Request, sms: Sms) -> bool:
+        """The port that failed it is none, whatever card it seems to have by now: one that is pulled has no name."""
+        tried = (*request.tried, sms.sim) if sms.sim else request.tried
         try:
-            return bool(self._routing.candidates(replace(request, tried=tried)))
+            left = self._routing.candidates(replace(request, tried=tried))
         except RequestInvalid:
             return False
+        return any((port.gateway, port.number) != (sms.gateway, sms.port) for port in left)
 
     # --- lanes: a route without capacity holds nothing ---------------------------------------------------------------
 

@@ -532,7 +532,12 @@ async def _lock(path: Path, wait_s: float) -> IO[str]:
 
 def _prepare(path: Path, gateways: Sequence[str]) -> sa.Engine:
     """Connect, check, back up, migrate, and give each new gateway a random first task id."""
-    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
+    engine = sa.create_engine(
+        f"sqlite:///{path}",
+        poolclass=sa.StaticPool,
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,  # its errors are logged: they must not hold numbers and texts
+    )
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     try:

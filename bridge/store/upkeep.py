@@ -108,6 +108,26 @@ INVARIANTS = (
         "an event that is to be published is JSON",
         f"{_OUTBOX} exchange = 'events' AND NOT json_valid(CAST(body AS TEXT))",
     ),
+    Invariant(
+        "account",
+        "a SIM's account holds no number below zero",
+        "SELECT 'statistics ' || gateway || '/' || port FROM statistics WHERE ok < 0 OR failed < 0 OR since < 0",
+    ),
+    Invariant(
+        "begun",
+        "no hand-over has a number that its gateway has not given yet",
+        f"{_SMS} EXISTS (SELECT 1 FROM gateway WHERE name = sms.gateway AND begun < sms.begun_n)",
+    ),
+    Invariant(
+        "orphan",
+        "a delivery report that waits has the event that tells of it in the end",
+        "SELECT 'orphan ' || n FROM orphan WHERE event_id = ''",
+    ),
+    Invariant(
+        "received",
+        "what came in was told, and by which ways it came can be read",
+        "SELECT 'received ' || substr(hex(body), 1, 12) FROM received WHERE told < 1 OR NOT json_valid(seen)",
+    ),
 )
 """Add one here and `ledger check` holds it."""
 

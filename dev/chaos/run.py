@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +126,13 @@ class Run:
         return time.monotonic() - self._began
 
     async def _all(
-        self, items: Sequence[Any], at: Callable[[Any], float], do: Callable[[Any], Awaitable[None]]
+        self, items: Sequence[Any], at: Callable[[Any], float], do: Callable[[Any], Coroutine[Any, Any, None]]
     ) -> None:
         """Do each at its moment, whether or not the one before is done."""
         async with asyncio.TaskGroup() as doing:
             for item in items:
                 await self._until(at(item))
-                doing.create_task(_as_coroutine(do(item)))
+                doing.create_task(do(item))
 
     async def _arrive(self, came: Came) -> None:
         arrival = came.arrival
@@ -209,10 +209,6 @@ class Run:
             with contextlib.suppress(ValueError):
                 lines.append(json.loads(line))
         return lines
-
-
-async def _as_coroutine(work: Awaitable[None]) -> None:
-    await work
 
 
 async def _left(channel: Any, name: str) -> AsyncIterator[Any]:

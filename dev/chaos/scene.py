@@ -124,10 +124,10 @@ class Scene:
         await self.order(clock_s=seconds)
 
     async def measure(self) -> dict[str, float] | None:
-        """What the process holds: memory, descriptors, asyncio tasks; None while it cannot say."""
+        """What the process holds: memory, descriptors, asyncio tasks; None while it does not do its work."""
         assert self.play.process is not None
         with contextlib.suppress(OSError, StopIteration):
-            answer = await self.order()
+            answer = await self.order() if await self._is_ready() else None
             if answer is not None:
                 fds = len(os.listdir(f"/proc/{self.play.process.pid}/fd"))  # noqa: PTH208
                 return {"rss_mb": self.play.rss_mb(), "fds": fds, "tasks": answer["asyncio_tasks"]}
@@ -136,11 +136,14 @@ class Scene:
     async def ready(self) -> None:
         """Wait until /readyz is green."""
         async with asyncio.timeout(START_WITHIN_S):
-            while True:
-                with contextlib.suppress(httpx.TransportError):
-                    if (await self.play.http.get(f"{self.play.web}/readyz")).status_code == httpx.codes.OK:
-                        return
+            while not await self._is_ready():  # noqa: ASYNC110 - another process is waited for
                 await asyncio.sleep(0.2)
+
+    async def _is_ready(self) -> bool:
+        with contextlib.suppress(httpx.TransportError, TimeoutError):
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return (await self.play.http.get(f"{self.play.web}/readyz")).status_code == httpx.codes.OK
+        return False
 
     # --- the simulator ----------------------------------------------------------------------------------------------
 

@@ -63,7 +63,9 @@ class Producer:
                     exchange = await self._open()
                     await exchange.publish(message, ask.routing_key)
                 asked.confirmed_at = time.time()
-            except LOST:
+            except Exception as error:
+                if not isinstance(error, LOST) and type(error) is not Exception:  # aiormq raises it bare, too
+                    raise
                 await self._drop(exchange)
             except asyncio.CancelledError:  # aiormq cancels what waits on a connection that is lost
                 if (task := asyncio.current_task()) is None or task.cancelling():

@@ -14,6 +14,8 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from bridge.models import Clock
 from bridge.store.ledger import Ledger, Transaction
 
 NO_LIMIT = 2**30
+RETRY_S = 0.02
 
 
 class Offset:
@@ -58,6 +61,14 @@ def limit_pages(tx: Transaction, *, full: bool) -> None:
     tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
 
+async def insist(ledger: Ledger, work: Callable[[Transaction], None]) -> None:
+    """Do it again until it is done: it shares its transaction with others, which a full disk makes fail."""
+    while True:
+        with contextlib.suppress(LedgerUnavailable):
+            return await ledger.write(work)
+        await asyncio.sleep(RETRY_S)
+
+
 async def take_orders(offset: Offset) -> None:
     """Carry out each order and answer it, until standard input ends."""
     reader = asyncio.StreamReader()
@@ -66,9 +77,7 @@ async def take_orders(offset: Offset) -> None:
         order = json.loads(line)
         offset.seconds = order.get("clock_s", offset.seconds)
         if "full" in order and Watched.opened is not None:
-            full = order["full"]
-            with contextlib.suppress(LedgerUnavailable):  # it shares its transaction with others, which may fail
-                await Watched.opened.write(lambda tx, full=full: limit_pages(tx, full=full))  # type: ignore[misc]
+            await insist(Watched.opened, partial(limit_pages, full=order["full"]))
         print(json.dumps({"n": order.get("n"), "asyncio_tasks": len(asyncio.all_tasks())}), flush=True)
 
 

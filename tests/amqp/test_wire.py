@@ -6,6 +6,7 @@ import struct
 import pytest
 from pamqp import body, commands, frame, header
 
+from bridge.amqp import wire
 from bridge.amqp.wire import UNREADABLE, FrameReader, readable_frames
 from bridge.models import Publication
 
@@ -97,6 +98,15 @@ async def test_a_poisoned_message_is_one_delivery_among_others(sessions, metrics
     for delivery in taken:
         delivery.ack()
     assert metrics.sessions_total._value.get() == 1
+
+
+async def test_a_connection_that_ends_without_a_reason_ends_with_one_of_the_known_errors(amqp_url):
+    async with wire.connection(amqp_url, "tests") as connection:
+        channel = await connection.channel(publisher_confirms=False)
+        waits = channel.create_future()
+        await connection._cancel_tasks()
+        with pytest.raises(wire.BROKEN):
+            await waits
 
 
 async def put_raw(world, exchange: str, routing_key: str, properties: bytes, content: bytes):

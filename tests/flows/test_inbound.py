@@ -53,6 +53,13 @@ class TestReports:
         await world.push(report(world.tid + 1))
         assert await world.kinds() == ["sms.submitted"]
 
+    async def test_the_port_that_failed_it_is_no_elsewhere_though_its_card_is_gone(self, world: World) -> None:
+        await world.accept({"ports": "1"}, key="gateway.gw1")
+        await world.push(port_status(0, iccid=""))
+        await world.push(report(world.tid, failed="5 SIM Unregistered"))
+        assert (await world.told())[-1]["data"]["reason"] == "no_sim_left"
+        assert await world.back() == []
+
     async def test_a_proven_failure_goes_to_another_sim(self, world: World) -> None:
         await world.accept()
         first = world.tid

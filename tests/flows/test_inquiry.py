@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from bridge.ejoin.ports import Port
 from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent
 from bridge.models import State
 from tests.flows.test_inbound import report
-from tests.flows.world import CONFIG, World, world
+from tests.flows.world import CONFIG, PORTS, World, world
 
 TO = "+4915112345678"
 GATEWAY = CONFIG["gateways"][0]
@@ -327,6 +328,23 @@ class TestCounters:
             made.device.counted[1] = (101, 10, 0)
             await made.passes(16)
             assert await state(made) is State.IN_DOUBT
+
+
+async def test_ten_minutes_without_a_callback_lose_nothing(world: World) -> None:
+    """Every SMS ends as the counters tell, every incoming one is read from the inbox."""
+    await world.inquiry.begin()
+    for minute in range(30):
+        if minute < 10:
+            number = {"id": f"m{minute}", "to": f"+49151000000{minute:02}"}
+            await world.accept(number)
+            world.device.came_in.append(incoming(f"in {minute}", world.wall))
+        given = Counter(task.port.number for post in world.device.posts for task in post)
+        world.device.counted = {port: (100 + given[port], 10, 0) for port in PORTS}
+        await world.passes(60)
+    ended = [await state(world, f"m{minute}") for minute in range(10)]
+    assert ended == [State.SENT] * 10
+    told = [event["data"]["text"] for event in await world.told() if event["type"] == "sms.received.v1"]
+    assert told == [f"in {minute}" for minute in range(10)]
 
 
 class TestSameTaskAgain:

@@ -249,6 +249,15 @@ class TestWriter:
             await begin(ledger, candidate())
 
 
+async def test_an_error_of_the_database_holds_no_values(ledger: Ledger) -> None:
+    def fail(tx: Transaction) -> None:
+        tx.connection.execute(sa.text("INSERT INTO nowhere VALUES (:to)"), {"to": "+4915112345678"})
+
+    with pytest.raises(LedgerUnavailable) as told:
+        await ledger.write(fail)
+    assert "4915112345678" not in str(told.value)
+
+
 class TestFile:
     async def test_what_was_stored_is_there_after_a_restart(self, tmp_path: Path) -> None:
         ledger = await Ledger.open(tmp_path / "l.db", ["gw1"], lock_wait_s=0)

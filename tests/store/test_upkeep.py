@@ -85,6 +85,14 @@ BROKEN = [
     ("outbox", "UPDATE outbox SET properties = '{'", "outbox 1"),
     ("outbox", "UPDATE outbox SET exchange = ''", "outbox 1"),
     ("outbox_event", "UPDATE outbox SET body = 'no event'", "outbox 1"),
+    ("account", "INSERT INTO statistics VALUES ('gw1', 3, 's', 'r', -1, 0, 0, NULL)", "statistics gw1/3"),
+    ("begun", "UPDATE sms SET begun_n = 9 WHERE id = 'open'", "sms shop:open"),
+    ("orphan", f"INSERT INTO orphan VALUES (1, {NOW}, 'gw1', 1, 's', '+4915112345678', 0, NULL, '')", "orphan 1"),
+    (
+        "received",
+        f"INSERT INTO received VALUES ('k', {NOW}, 0, 'gw1', x'ABCD', 's', '+4915112345678', x'', NULL, 1, '{{}}')",
+        "received ABCD",
+    ),
 ]
 """Rule, what breaks it, and the row that must be named; ``own_tid`` needs two rows."""
 
