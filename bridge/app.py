@@ -215,12 +215,7 @@ class Bridge:
         self, loops: asyncio.TaskGroup, running: list[asyncio.Task[None]], stopping: asyncio.Event
     ) -> None:
         """The broker, the gateways' first words, then the consumers; a stop meanwhile is not waited for."""
-        stop = asyncio.create_task(stopping.wait())
-        first = asyncio.create_task(self._first_words())
-        await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)
-        first.cancel()
-        stop.cancel()
-        if stopping.is_set():
+        if not await _unless(stopping, self._first_words()):
             return
         self._stage = "running"
         await self.outbound.trial.begin()
@@ -324,13 +319,16 @@ async def _serve(settings: Settings, metrics: Metrics, clock: Clock, stopping: a
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, Done]) -> Done | None:
-    """What the work came to; None where a stop is asked for before that, and it is given up."""
+    """What the work came to; None where a stop is asked for before that: it is given up, and its end waited for."""
     stop, doing = asyncio.create_task(stopping.wait()), asyncio.create_task(work)
-    await asyncio.wait({stop, doing}, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if doing.done():
-        return doing.result()
-    doing.cancel()
+    try:
+        await asyncio.wait({stop, doing}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+    finally:
+        stop.cancel()
+        doing.cancel()
+        await asyncio.wait({doing})
     return None
 
 

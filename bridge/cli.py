@@ -364,7 +364,10 @@ def replay_letters(
 
     async def replay(box: LetterBox) -> bool:
         refused = False
-        for letter in await _chosen(box, ids, reason=reason):
+        letters = await _chosen(box, ids, reason=reason)
+        if not letters and not as_json:
+            console.print(Text(f"There is no dead letter with the reason {reason}."))
+        for letter in letters:
             told = await _replay(box, letter)
             refused = refused or told["outcome"] != "done"
             if as_json:

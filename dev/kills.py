@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dev.broker import broker
+from dev.stage import heed_sigterm
 from dev.trial import publish_some, trial
 
 LONGEST_LIFE_S = 2.5
@@ -81,6 +82,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="how often the process is killed")
     parser.add_argument("--seed", type=int, default=1, help="of the requests and the moments")
     chosen = parser.parse_args()
+    heed_sigterm()
     with broker() as url:
         told = asyncio.run(kill_often(chosen.kills, chosen.seed, url))
     print(json.dumps(told))

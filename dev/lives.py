@@ -206,7 +206,8 @@ def _ledger(steps: Steps) -> type[Ledger]:
     class Watched(Ledger):
         """Every write is a point: before it, inside its transaction, after its commit.
 
-        SIGUSR1 fills the disk: the file may grow no more, and what room there was in it is used up. SIGUSR2 empties it.
+        SIGUSR1 fills the disk: the file may grow no more, and what room there is in it is used up,
+        also what is freed meanwhile. SIGUSR2 empties it.
         """
 
         def __init__(self, *parts: Any) -> None:
@@ -215,6 +216,8 @@ def _ledger(steps: Steps) -> type[Ledger]:
             loop.add_signal_handler(signal.SIGUSR1, self._begin, self._fill)
             loop.add_signal_handler(signal.SIGUSR2, self._begin, self._empty)
             self._working: set[asyncio.Task[None]] = set()
+            self._full = False
+            self._fillers = itertools.count()
 
         def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             working = asyncio.create_task(work())
@@ -223,13 +226,20 @@ def _ledger(steps: Steps) -> type[Ledger]:
 
         async def _fill(self) -> None:
             await super().write(partial(_execute, "PRAGMA max_page_count = 1"))  # SQLite keeps what there is
-            for size in (2**16, 2**12, 2**8):
+            self._full = True
+            for size in itertools.cycle((2**16, 2**12, 2**8)):
                 with suppress(LedgerUnavailable):
-                    for n in itertools.count():
-                        statement = f"INSERT INTO meta (name, value) VALUES ('filler {size} {n}', zeroblob({size}))"  # noqa: S608
+                    while self._full:
+                        statement = (
+                            f"INSERT INTO meta (name, value) VALUES ('filler {next(self._fillers)}', zeroblob({size}))"  # noqa: S608
+                        )
                         await super().write(partial(_execute, statement))
+                if not self._full:
+                    return
+                await asyncio.sleep(POLL_S)
 
         async def _empty(self) -> None:
+            self._full = False
             with suppress(LedgerUnavailable):  # its neighbours in the transaction may still find the disk full
                 await super().write(partial(_execute, f"PRAGMA max_page_count = {2**30}"))
             await super().write(partial(_execute, "DELETE FROM meta WHERE name LIKE 'filler%'"))

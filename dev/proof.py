@@ -26,7 +26,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from dev.stage import FINAL, Stage, stage
+from dev.stage import FINAL, Stage, heed_sigterm, stage
 
 PATIENCE_S = 300.0
 RATE_PER_MIN, BURST = 20, 2
@@ -244,6 +244,7 @@ async def main() -> int:
     parser.add_argument("runs", nargs="*", metavar="run", help=f"any of {', '.join(RUNS)}; all where none is named")
     parser.add_argument("--small", action="store_true", help="a slice of each, as the tests run it")
     chosen = parser.parse_args()
+    heed_sigterm()
     if unknown := set(chosen.runs) - set(RUNS):
         parser.error(f"there is no run {', '.join(sorted(unknown))}")
     result = {}

@@ -33,6 +33,11 @@ PUBLISHES_AT_ONCE = 200
 FINAL = frozenset({"sms.sent", "sms.failed", "sms.expired", "sms.rejected", "sms.unknown"})
 
 
+def heed_sigterm() -> None:
+    """Let SIGTERM end a command as Ctrl-C does: in order, with nothing left behind."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 class StageBroken(Exception):
     """A process did not do what it should; the message has its last words."""
 

@@ -279,6 +279,13 @@ async def test_all_of_one_reason_are_replayed(config, put, left, asked):
     assert await left() == ["b"]
 
 
+async def test_a_reason_that_no_letter_has_is_said(config, put, left, asked):
+    await put("a", key="send.otp")
+    code, out, _ = await finished("dead", "replay", "--reason", "posion", "--config", config)
+    assert (code, out) == (0, "There is no dead letter with the reason posion.\n")
+    assert (asked, await left()) == ([], ["a"])
+
+
 async def test_a_body_that_is_no_text_is_refused_here(config, put, left, asked):
     await put("raw", body=b"\xff", key="send.otp")
     code, out, _ = await finished("dead", "replay", "raw", "--config", config)

@@ -169,9 +169,10 @@ class Consumer:
         self.started = True
 
     async def stop(self) -> None:
-        """Read no more; what still arrives is given back unseen."""
-        self.cancelled = True
+        """Read no more; what still arrives is given back unseen, or taken where it would never come again."""
+        self.cancelled = not self.at_most_once
         await self.channel.basic_cancel(self._consumer_tag)
+        self.cancelled = True
 
     async def close(self) -> None:
         """Close the channel; the broker takes back what is not settled."""

@@ -112,8 +112,8 @@ class LetterBox:
     async def ask(self, command: Command) -> dict[str, Any]:
         """The event that answers a command: ``command.done.v1`` or ``command.failed.v1``.
 
-        Raises Unroutable where there is no queue for commands, BrokerUnavailable where no bridge answers in time. A
-        command is gone by then: it is not carried out later.
+        Raises Unroutable where there is no queue for commands, BrokerUnavailable where no bridge answers in time. What
+        no bridge has taken by then is gone; one that has taken it and hangs may carry it out later.
         """
         if not self._listening:
             await self._listen()

@@ -188,7 +188,10 @@ _STILL_UNROUTABLE = (
 )
 _TOO_OLD = "{key} is too old, its time was up at {since}: ask anew with a new id, then drop the letter"
 _ANOTHER = "the id of {key} stands for another SMS by now: ask anew with a new id, then drop the letter"
-_FORGOTTEN = "the ledger knows nothing of {key} any more: ask anew with a new id, then drop the letter"
+_FORGOTTEN = (
+    "the ledger knows nothing of {key} any more: its time is over, or it is a list that was taken up again before. "
+    "Look for its events first; only where it was not, ask anew with a new id; then drop the letter"
+)
 _NOT_REJECTED = "{key} is not rejected any more, it is {state}: drop the letter"
 
 

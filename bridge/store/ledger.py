@@ -467,9 +467,11 @@ class Ledger:
         file cannot be opened, is damaged or of a future version.
         """
         lock = await _lock(path, lock_wait_s)
+        preparing = asyncio.ensure_future(asyncio.to_thread(_prepare, path, gateways))
         try:
-            engine = await asyncio.to_thread(_prepare, path, gateways)
+            engine = await asyncio.shield(preparing)
         except BaseException:
+            await asyncio.gather(preparing, return_exceptions=True)  # its thread goes on: nobody may migrate beside it
             lock.close()
             raise
         return cls(engine, Writer(engine, on_commit=on_commit, on_failure=on_failure), lock)

@@ -241,7 +241,7 @@ def copy_ledger(path: Path, target: Path, *, force: bool) -> int:
         except OSError as error:
             raise LedgerUnusable(f"{target} cannot be written: {error.strerror} (see the folder's owner)") from error
         except sqlite3.OperationalError as error:
-            raise unusable(target, error) from error
+            raise LedgerUnusable(f"{target} cannot be written: {error} (see its folder and its disk)") from error
     return target.stat().st_size
 
 

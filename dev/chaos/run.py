@@ -36,6 +36,7 @@ from dev.chaos.plan import Fault, Plan
 from dev.chaos.scene import Scene
 from dev.chaos.story import story
 from dev.chaos.traffic import Listener, Producer, channel_of
+from dev.stage import heed_sigterm
 from tests.contract import validate
 
 DRAIN_MOST_S = 200.0
@@ -328,6 +329,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=3.0, help="how long, with a minute for the end")
     parser.add_argument("--keep", action="store_true", help="keep everything in a folder though all went well")
     chosen = parser.parse_args()
+    heed_sigterm()
     for name in ("aio_pika", "aiormq"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # that connections are lost is what a run is for
     told, verdict = asyncio.run(chaos(chosen.seed, chosen.minutes, kept=chosen.keep))

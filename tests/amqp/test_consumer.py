@@ -181,6 +181,25 @@ async def left(world, topology, queue: str, count: int) -> bool:
     return False
 
 
+async def test_a_command_that_arrives_while_its_reading_ends_is_taken(sessions, topology, world, until, monkeypatch):
+    session = await sessions.start()
+    exchange = await world.get_exchange(topology.name("commands"), ensure=False)
+    taken = []
+    session.consume("command", 1, taken.append)
+    await until(lambda: session.describe()["reading"] == ["command"])
+    consumer = session._link._consumers["command"]
+    cancel = consumer.channel.basic_cancel
+
+    async def cancel_late(consumer_tag):
+        await exchange.publish(aio_pika.Message(b"{}"), "bridge")
+        await until(lambda: consumer.received)
+        return await cancel(consumer_tag)
+
+    monkeypatch.setattr(consumer.channel, "basic_cancel", cancel_late)
+    await session.stop_consuming("command")
+    assert [one.body for one in taken] == [b"{}"]
+
+
 async def test_a_command_is_settled_before_anybody_sees_it_and_never_comes_again(sessions, topology, world, until):
     session = await sessions.start()
     exchange = await world.get_exchange(topology.name("commands"), ensure=False)

@@ -295,6 +295,15 @@ async def test_a_list_is_published_again_and_has_no_state_of_its_own(world: Worl
     assert [one.message_id for one in world.published[-2:]] == ["a/0", "a/1"]
 
 
+async def test_a_list_that_was_replayed_before_is_not_asked_anew_unseen(world: World, commands: Commands) -> None:
+    letter = await bury(world, {"to": [TO, "+4915112345679"]})
+    await ask(world, commands, of_letter(letter))
+    event = await ask(world, commands, of_letter(letter))
+    assert event["data"]["reason"] == "forgotten"
+    assert "it is a list that was taken up again before" in event["data"]["detail"]
+    assert len(await world.back()) == 1
+
+
 async def test_a_child_of_a_list_is_replayed_as_one(world: World, commands: Commands) -> None:
     letter = await bury(world, {"id": "list/0"}, headers={"x-parent": "list"})
     event = await ask(world, commands, of_letter(letter))

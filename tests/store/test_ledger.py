@@ -7,7 +7,8 @@ import contextlib
 import resource
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from bridge.errors import LedgerLocked, LedgerUnavailable, LedgerUnusable
 from bridge.models import Publication, Sms, State, tell
 from bridge.rules.outcomes import Outcome
+from bridge.store import ledger as ledger_room
 from bridge.store import schema
 from bridge.store.ledger import MAX_TID, Ledger, Transaction
 
@@ -268,6 +270,28 @@ class TestFile:
     async def test_a_second_bridge_is_refused_with_the_cure(self, ledger: Ledger, tmp_path: Path) -> None:
         with pytest.raises(LedgerLocked, match=r"store\.path"):
             await Ledger.open(tmp_path / "ledger.db", [], lock_wait_s=0.15)
+
+    async def test_a_start_that_is_given_up_holds_the_lock_until_its_migration_has_ended(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        began, goes_on = threading.Event(), threading.Event()
+        prepare = ledger_room._prepare
+
+        def slowly(path: Path, gateways: Sequence[str]) -> sa.Engine:
+            began.set()
+            goes_on.wait(5)
+            return prepare(path, gateways)
+
+        monkeypatch.setattr(ledger_room, "_prepare", slowly)
+        opening = asyncio.create_task(Ledger.open(tmp_path / "l.db", [], lock_wait_s=0))
+        await asyncio.to_thread(began.wait)
+        opening.cancel()
+        with pytest.raises(LedgerLocked):
+            await Ledger.open(tmp_path / "l.db", [], lock_wait_s=0.15)
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await (await Ledger.open(tmp_path / "l.db", [], lock_wait_s=0)).close()
 
     async def test_a_damaged_file_is_refused_with_the_cure(self, tmp_path: Path) -> None:
         (tmp_path / "l.db").write_bytes(b"this is no database, and long enough to be looked at" * 100)

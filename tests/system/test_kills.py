@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +21,24 @@ from dev.trial import Evidence, judge
 async def test_eight_deaths_at_random_moments_break_nothing(amqp_url: str) -> None:
     told = await kills.kill_often(8, seed=1, amqp_url=amqp_url)
     assert kills.holds(told), told
+
+
+@pytest.mark.system
+async def test_a_run_that_is_ended_leaves_nothing(amqp_url: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "AMQP_URL": amqp_url, "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    run = await asyncio.create_subprocess_exec(
+        sys.executable,
+        kills.__file__,
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(60):
+        while not list(tmp_path.glob("ejoin-trial-*/bridge.log")):  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.05)
+    run.terminate()
+    await run.communicate()
+    assert (run.returncode, os.listdir(tmp_path)) == (-signal.SIGINT, [])  # noqa: PTH208
 
 
 def event(kind: str, event_id: str = "e", subject: str = "a", **data: Any) -> dict[str, Any]:
