@@ -373,7 +373,7 @@ class GatewaySettings(_Section):
     )
     resubmit_within_s: Seconds | None = Field(
         None,
-        description="Ask again with the same task id within this time; only where finished ids are refused that long.",
+        description="Ask again with the same task id within this time (minutes): only where finished ids are refused.",
     )
     report_count: int = Field(20, ge=1, le=1_000, description="The device reports after so many results ...")
     report_period_s: int = Field(3, ge=1, le=600, description="... or after this time.")

@@ -348,9 +348,10 @@ class Inquiry:
     ) -> Pairs:
         """What the counters of one SIM settle."""
         port, belief = row.port.number, self._fleet.find_port(gateway, row.port.number)
-        if belief is None or not belief.registered or row.port.slot not in {0, belief.slot}:
-            return []
         rows, account = after.rows.get(port, ()), after.accounts.get(port)
+        if belief is None or not belief.registered or row.port.slot not in {0, belief.slot}:
+            self._questions[gateway].later.update(map(attempt_of, rows))  # its card may come back
+            return []
         opened = account is not None and (account.sim, account.ssrc) == (belief.sim, ssrc)
         if before.of(port) != after.of(port) or any(sms.state is State.SUBMITTING for sms in rows):
             self._questions[gateway].later.update(map(attempt_of, rows))
@@ -379,11 +380,20 @@ class Inquiry:
             return []
         if finding.fate is None and (counted.waiting or any(sms.reason is None for sms in taken)):
             self._questions[gateway].later.update(map(attempt_of, covered))
+            self._let_idle(gateway, port, covered)
         pairs = [*self._arrived(finding, taken, doubtful, now), *self._absent(gateway, finding, doubtful, now)]
         if covered and not pairs and not any(sms.state.open for sms in covered):
             # All are given up and the counters know no more: they shall not blur what is in doubt after them.
             self._open_account(tx, gateway, port, fresh, counted, rows)
         return pairs
+
+    def _let_idle(self, gateway: str, port: int, covered: Sequence[Sms]) -> None:
+        """Give a port in use nothing new until the next look, where that may settle a doubt; not for ever."""
+        seen, mono = self._questions[gateway].seen, self._clock.mono()
+        since = [seen[attempt_of(sms)] for sms in covered if attempt_of(sms) in seen]
+        if since:
+            not_longer_than = max(since) + 2 * self._settings.timing.evidence_s
+            self._fleet.hold_port(gateway, port, min(mono + self._ask_every_s + TICK_S, not_longer_than))
 
     def _arrived(self, finding: Finding, taken: Sequence[Sms], doubtful: Sequence[Sms], now: float) -> Pairs:
         """Those that the device had: how they ended, or at least that it took them."""

@@ -39,7 +39,8 @@ def weigh(
 
     ``taken`` SMS are on the device for certain and have no result yet, ``doubtful`` ones may have reached it or not.
     All of it must be of one moment: no SMS of this SIM may have been handed over or have got its result between the
-    two looks.
+    two looks. A taken one that the device dropped without a word (somebody removed it there) looks like a doubtful one
+    that never came, so nothing is absent while one that was taken has no result.
     """
     sent, failed = counted.ok - expected.ok, counted.failed - expected.failed
     arrived = sent + failed + counted.waiting
@@ -51,8 +52,8 @@ def weigh(
         return "another_submitter"
     came: Literal["all", "none"] | None = None
     if doubtful:
-        came = "none" if arrived == taken else "all" if arrived == taken + doubtful else None
+        came = "all" if arrived == taken + doubtful else "none" if arrived == taken == 0 else None
     fate: Literal["sent", "failed"] | None = None
-    if arrived and not counted.waiting and (not doubtful or came):
+    if arrived and not counted.waiting and (not doubtful or came == "all"):
         fate = "sent" if not failed else "failed" if not sent else None
     return Finding(came, fate)

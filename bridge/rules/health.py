@@ -211,6 +211,12 @@ class Fleet:
             self.note_news(port)
         belief.pause.hold(until)
 
+    def hold_port(self, gateway: str, number: int, until: float) -> None:
+        """The same for one port, unless its device says meanwhile that it is well."""
+        port = self.port(gateway, number)
+        self.note_news(port)
+        port.pause.hold(until)
+
     def note_success(self, gateway: str, number: int | None = None) -> None:
         """The gateway works, and the port where one is named: the next trouble begins with a short pause again."""
         belief = self.gateways[gateway]

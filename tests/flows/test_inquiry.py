@@ -322,6 +322,27 @@ class TestCounters:
         await world.passes(1)
         assert await state(world) is State.SENT
 
+    async def test_a_port_in_use_is_let_idle_until_the_next_look(self, world: World) -> None:
+        await report_lost(world, {"id": "a"})
+        await world.accept({"id": "b"}, key="send.single")
+        assert len(world.device.posts) == 1, "what b would come to could not be told from what a came to"
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(16)
+        assert await state(world, "a") is State.SENT
+        await world.settle()
+        assert len(world.device.posts) == 2
+
+    async def test_a_task_that_somebody_removed_on_the_device_proves_nothing_about_another(self, world: World) -> None:
+        """One was taken and dropped there, the other one was sent though its answer was lost: the sum is the same."""
+        await report_lost(world, {"id": "a"})
+        world.mono += 100
+        await doubt(world, {"id": "b"})
+        world.device.counted[1] = (101, 10, 0)
+        for _ in range(3):
+            await world.passes(17)
+        assert (await state(world, "a"), await state(world, "b")) == (State.IN_DOUBT, State.IN_DOUBT)
+        assert await world.back() == []
+
     async def test_another_submitter_on_the_sim_makes_them_worthless_for_a_day(self, world: World) -> None:
         await doubt(world)
         world.device.counted[1] = (103, 10, 0)

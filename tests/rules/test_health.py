@@ -196,6 +196,12 @@ def test_a_gateway_may_be_held_without_having_failed():
     assert fleet.pause_gateway("gw1", 30.0) == 32.0, "its next trouble begins with a short pause"
 
 
+def test_so_may_a_port():
+    fleet = fleet_of(gw1=2)
+    fleet.hold_port("gw1", 1, 30.0)
+    assert not fleet.usable(fleet.port("gw1", 1), 29.9) and fleet.usable(fleet.port("gw1", 2), 0.0)
+
+
 def test_failures_during_a_pause_are_of_the_same_trouble_unless_it_is_worse():
     pause = Pause()
     assert [pause.begin(0.0), pause.begin(0.0), pause.begin(1.0)] == [2, 2, 2]
