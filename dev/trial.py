@@ -396,7 +396,7 @@ async def publish_mix(play: Trial) -> None:
     await play.ask("send.default", {"id": "plain", "to": number(4), "delivery_report": True, **text})
     await play.ask("send.weak", {"id": "weak.a", "to": number(5), **text})
     await play.ask("send.weak", {"id": "weak.b", "to": number(6), **text})
-    await play.ask("send.default", {"id": "waits", "to": number(7), "not_before": _written(now + 2.0), **text})
+    await play.ask("send.default", {"id": "waits", "to": number(7), "not_before": _written(now + 3.0), **text})
     await play.ask("send.default", {"id": "late", "to": number(8), "validity_s": 1, **text}, timestamp=now - 60)
     await play.ask("send.default", {"id": "bad", "to": number(9), "prio": 1, **text})
     await play.ask("send.nowhere", {"id": "stray", "to": number(10), **text})
