@@ -33,6 +33,8 @@ class Changes:
     def note(self, pairs: Sequence[tuple[Sms, Outcome]], now: float) -> None:
         """Each pair is the row as it was and what became of it."""
         for before, outcome in pairs:
+            if outcome.sms.state is before.state and not outcome.publications:
+                continue  # only something of its own books
             self._free(before, outcome.sms)
             self._count(before, outcome.sms, now)
             self._log(before, outcome.sms, now)

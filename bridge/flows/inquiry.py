@@ -95,7 +95,7 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The books of one gateway at one moment, port by port: what is open or given up, the accounts.
+    """The books of one gateway at one moment, port by port: what is open or ended without its word, the accounts.
 
     ``begun`` counts its hand-overs so far: an order that no clock can change.
     """
@@ -364,10 +364,12 @@ class Inquiry:
             self._open_account(tx, gateway, port, fresh, counted, rows)
             return []
         covered = [sms for sms in rows if (sms.begun_n or 0) > account.since]
-        taken, doubtful = [s for s in covered if _is_taken(s)], [s for s in covered if not _is_taken(s)]
+        sent = [sms for sms in covered if outcomes.owes_word(sms)]
+        taken = [sms for sms in covered if _is_taken(sms)]
+        doubtful = [sms for sms in covered if sms not in sent and sms not in taken]
         expected = Counters(account.ok, account.failed)
-        finding = evidence.weigh(expected, counted, taken=len(taken), doubtful=len(doubtful))
-        if finding == "missing" and any(sms.state.open for sms in taken):
+        finding = evidence.weigh(expected, counted, taken=len(taken), doubtful=len(doubtful), sent=len(sent))
+        if finding == "missing" and (sent or any(sms.state.open for sms in taken)):
             return []  # not counted yet, or lost in the device: as long as its report may come, the account stands
         if not isinstance(finding, Finding):
             log.info("account.broken", gateway=gateway, port=port, reason=finding)
@@ -381,7 +383,10 @@ class Inquiry:
         if finding.fate is None and (counted.waiting or any(sms.reason is None for sms in taken)):
             self._questions[gateway].later.update(map(attempt_of, covered))
             self._let_idle(gateway, port, covered)
-        pairs = [*self._arrived(finding, taken, doubtful, now), *self._absent(gateway, finding, doubtful, now)]
+        pairs = [
+            *self._arrived(finding, [*sent, *taken], doubtful, now),
+            *self._absent(gateway, finding, doubtful, now),
+        ]
         if covered and not pairs and not any(sms.state.open for sms in covered):
             # All are given up and the counters know no more: they shall not blur what is in doubt after them.
             self._open_account(tx, gateway, port, fresh, counted, rows)
@@ -401,7 +406,11 @@ class Inquiry:
         for sms in (*taken, *(doubtful if finding.arrived == "all" else ())):
             if finding.fate is None:
                 outcome = outcomes.listed(sms, now) if not _is_taken(sms) else None
-            elif sms.reason is not None or (finding.fate == "sent" and attempt_of(sms) in self._inherited):
+            elif (
+                sms.reason is not None
+                or outcomes.owes_word(sms)
+                or (finding.fate == "sent" and attempt_of(sms) in self._inherited)
+            ):
                 outcome = outcomes.counted(sms, finding.fate, now, self._terms_of(sms.route))
             else:
                 outcome = None  # its report is on its way, and knows more
@@ -502,7 +511,7 @@ def _look(tx: Transaction, gateway: str) -> Look:
     accounts, begun = tx.accounts(gateway), tx.begun(gateway)
     since = min((account.since for account in accounts.values()), default=begun)
     rows: dict[int, list[Sms]] = defaultdict(list)
-    for sms in (*tx.open_at(gateway), *tx.unknown_at(gateway, since)):
+    for sms in (*tx.open_at(gateway), *tx.untold_at(gateway, since)):
         rows[sms.port or 0].append(sms)
     return Look(begun, rows, accounts)
 

@@ -33,27 +33,28 @@ class Finding:
 
 
 def weigh(
-    expected: Counters, counted: Counters, *, taken: int, doubtful: int
+    expected: Counters, counted: Counters, *, taken: int, doubtful: int, sent: int = 0
 ) -> Finding | Literal["began_anew", "missing", "another_submitter"]:
     """Weigh counters against the account; a word where the sum cannot be.
 
-    ``taken`` SMS are on the device for certain and have no result yet, ``doubtful`` ones may have reached it or not.
+    ``taken`` SMS are on the device for certain and have no result yet, ``doubtful`` ones may have reached it or not,
+    ``sent`` ones were on air for certain, whatever the device has counted them as.
     All of it must be of one moment: no SMS of this SIM may have been handed over or have got its result between the
     two looks. A taken one that the device dropped without a word (somebody removed it there) looks like a doubtful one
     that never came, so nothing is absent while one that was taken has no result.
     """
-    sent, failed = counted.ok - expected.ok, counted.failed - expected.failed
-    arrived = sent + failed + counted.waiting
-    if sent < 0 or failed < 0:
+    more_ok, more_failed = counted.ok - expected.ok, counted.failed - expected.failed
+    arrived = more_ok + more_failed + counted.waiting
+    if more_ok < 0 or more_failed < 0:
         return "began_anew"
-    if arrived < taken:
+    if arrived < taken + sent:
         return "missing"
-    if arrived > taken + doubtful:
+    if arrived > taken + sent + doubtful:
         return "another_submitter"
     came: Literal["all", "none"] | None = None
     if doubtful:
-        came = "all" if arrived == taken + doubtful else "none" if arrived == taken == 0 else None
+        came = "all" if arrived == taken + sent + doubtful else "none" if not taken and arrived == sent else None
     fate: Literal["sent", "failed"] | None = None
     if arrived and not counted.waiting and (not doubtful or came == "all"):
-        fate = "sent" if not failed else "failed" if not sent else None
+        fate = "sent" if not more_failed else "failed" if not more_ok else None
     return Finding(came, fate)

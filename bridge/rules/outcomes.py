@@ -170,11 +170,25 @@ def reported(sms: Sms, report: SmsReport, now: float, terms: Terms, *, elsewhere
     failed = [row for row in report.failed_rows if same_number(row.number, sms.recipient)]
     bare = not report.sent_rows and not report.failed_rows
     if sent or (bare and report.sent == 1):
+        if owes_word(sms):
+            return _own_word(sms, "ok")
         return sent_as(sms, now, at=sent[0].at if sent else None)
     if failed or (bare and report.failed == 1):
+        if owes_word(sms):
+            return _own_word(sms, "failed")
         row = failed[0] if failed else FailedRow(0, sms.recipient, None, None, None)
         return _failure_reported(sms, row, now, terms, elsewhere=elsewhere)
     return None
+
+
+def owes_word(sms: Sms) -> bool:
+    """Whether a delivery report has said ``sent`` before the device's own report, which may say otherwise."""
+    return sms.state is State.SENT and sms.code is None
+
+
+def _own_word(sms: Sms, word: Literal["ok", "failed"]) -> Outcome:
+    """What the device counted of an SMS that is known to be sent: for its SIM's account alone."""
+    return Outcome(replace(sms, code=0), counted=word)
 
 
 def row_of_past(report: SmsReport, recipient: str) -> SentRow | None:
@@ -223,6 +237,8 @@ def _failure_reported(sms: Sms, row: FailedRow, now: float, terms: Terms, *, els
 
 def counted(sms: Sms, fate: Literal["sent", "failed"], now: float, terms: Terms) -> Outcome | None:
     """The SIM's own counters say how it ended, though no report came (evidence 3); why it failed they do not say."""
+    if owes_word(sms):
+        return _own_word(sms, "ok" if fate == "sent" else "failed")
     if fate == "sent":
         return sent_as(sms, now, at=None, evidence=STATISTICS)
     if not sms.state.open:
@@ -274,8 +290,9 @@ def given_up(sms: Sms, now: float, terms: Terms, *, in_list: bool) -> Outcome | 
 
 def delivery_reported(sms: Sms, code: int | None, at: float | None, now: float) -> Outcome:
     """A delivery report matched: it follows ``sent``, and implies it where the device's own is cached still or lost."""
-    implied = sent_as(sms, now, at=None) if sms.state is not State.SENT else None
-    sent = implied or Outcome(sms)
+    sent = (sent_as(sms, now, at=None) if sms.state is not State.SENT else None) or Outcome(sms)
+    if sent.counted is not None:  # the network's word; what the device counted, it has yet to tell
+        sent = replace(sent, sms=replace(sent.sms, code=None), counted=None)
     kind = "sms.delivered" if code == 0 else "sms.undelivered"
     told, event = tell(sent.sms, kind, now, **_some({"code": code, "reported_at": stamp(at)}))
     return replace(sent, sms=told, publications=(*sent.publications, event))

@@ -144,9 +144,9 @@ class Transaction:
         """All that this gateway may still hold."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OPEN_AT, (gateway,))]
 
-    def unknown_at(self, gateway: str, since: int) -> list[Sms]:
-        """Those of this gateway's hand-overs after this number that were given up."""
-        return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_UNKNOWN_SINCE, (gateway, since))]
+    def untold_at(self, gateway: str, since: int) -> list[Sms]:
+        """This gateway's hand-overs after this number that ended without its word: given up, or told by the network."""
+        return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_UNTOLD_SINCE, (gateway, since))]
 
     def doubts(self) -> dict[str, tuple[int, float]]:
         """Per gateway how many SMS are in doubt, and the earliest deadline among them."""

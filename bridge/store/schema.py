@@ -24,6 +24,7 @@ metadata = MetaData()
 OPEN_STATES = text("state IN ('submitting', 'in_doubt', 'submitted')")
 WAITING_STATES = text("state IN ('submitting', 'in_doubt', 'submitted', 'handed_back')")
 REPORTABLE_STATES = text("state IN ('submitting', 'in_doubt', 'submitted', 'sent', 'failed', 'unknown')")
+UNTOLD = text("state = 'unknown' OR (state = 'sent' AND code IS NULL)")
 
 sms = Table(
     "sms",
@@ -65,7 +66,7 @@ sms = Table(
     Index("sms_task", "gateway", "tid", sqlite_where=text("tid IS NOT NULL")),
     Index("sms_deadline", "deadline_at", sqlite_where=WAITING_STATES),
     Index("sms_recipient", text("substr(recipient, -7)"), "sim", sqlite_where=REPORTABLE_STATES),
-    Index("sms_unknown", "gateway", "begun_n", sqlite_where=text("state = 'unknown'")),
+    Index("sms_untold", "gateway", "begun_n", sqlite_where=UNTOLD),
     Index("sms_age", "state_at"),
     sqlite_with_rowid=False,
 )

@@ -41,7 +41,10 @@ SMS_SENT_TO = (
     "ORDER BY begun_at LIMIT 20"
 )
 SMS_OPEN_AT = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state IN ('submitting', 'in_doubt', 'submitted')"
-SMS_UNKNOWN_SINCE = f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND state = 'unknown' AND begun_n > ?"
+SMS_UNTOLD_SINCE = (
+    f"SELECT {_NAMES} FROM sms WHERE gateway = ? AND begun_n > ? "
+    "AND (state = 'unknown' OR (state = 'sent' AND code IS NULL))"
+)
 MOVE_DEADLINES = (
     "UPDATE sms SET deadline_at = deadline_at + :by, state_at = state_at + :by, begun_at = begun_at + :by "
     "WHERE state IN ('submitting', 'in_doubt', 'submitted') AND NOT state_at BETWEEN :now - 1 AND :now"

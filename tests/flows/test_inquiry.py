@@ -452,6 +452,18 @@ class TestCounters:
             await world.passes(16)
         assert (await state(world), await state(world, "b")) == (State.HANDED_BACK, State.SENT)
 
+    async def test_a_delivery_report_says_nothing_about_what_the_device_has_counted(self, world: World) -> None:
+        """Delivered, and then told as timed out by the device: its counters say failed."""
+        await world.accept({"id": "a", "delivery_report": True}, key="send.single")
+        tid = world.tid
+        await world.push({"type": "recv-sms", "sms": [[1, "1.01", int(world.wall), "1", TO, "0 14072322113832"]]})
+        world.device.counted[1] = (100, 11, 0)
+        await doubt(world, {"id": "b", "to": "+4915100000001"})
+        await world.passes(16)
+        await world.push(report(tid, failed="6 Timeout"))
+        await world.passes(17)
+        assert (await state(world, "a"), await state(world, "b")) == (State.SENT, State.HANDED_BACK)
+
     async def test_what_the_inbox_tells_costs_them_no_round(self, world: World) -> None:
         await world.accept({"id": "a", "delivery_report": True}, key="send.single")
         await doubt(world, {"id": "b", "to": "+4915100000001"})

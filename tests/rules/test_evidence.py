@@ -11,8 +11,8 @@ from bridge.rules.evidence import Counters, Finding, weigh
 ACCOUNT = Counters(10, 2)
 
 
-def look(ok: int, failed: int, waiting: int = 0, *, taken: int = 0, doubtful: int = 0) -> Finding | str:
-    return weigh(ACCOUNT, Counters(10 + ok, 2 + failed, waiting), taken=taken, doubtful=doubtful)
+def look(ok: int, failed: int, waiting: int = 0, *, taken: int = 0, doubtful: int = 0, sent: int = 0) -> Finding | str:
+    return weigh(ACCOUNT, Counters(10 + ok, 2 + failed, waiting), taken=taken, doubtful=doubtful, sent=sent)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,10 @@ def look(ok: int, failed: int, waiting: int = 0, *, taken: int = 0, doubtful: in
         pytest.param(look(0, 0, 1, taken=1, doubtful=1), Finding(None), id="the taken one waits, or the other one"),
         pytest.param(look(2, 0, taken=1, doubtful=1), Finding("all", "sent"), id="both were sent"),
         pytest.param(look(0, 0), Finding(), id="nothing is open"),
+        pytest.param(look(0, 1, sent=1, doubtful=1), Finding("none"), id="the sent one was counted, not the other"),
+        pytest.param(look(1, 1, sent=1, doubtful=1), Finding("all"), id="both were counted, and differ"),
+        pytest.param(look(0, 1, sent=1), Finding(None, "failed"), id="the device has its own word for the sent one"),
+        pytest.param(look(0, 0, sent=1), "missing", id="what was sent is not counted yet"),
         pytest.param(look(1, 0), "another_submitter", id="somebody else sends with this SIM"),
         pytest.param(look(0, 0, 1), "another_submitter", id="somebody else's waits"),
         pytest.param(look(0, 0, taken=1), "missing", id="what was taken is gone"),
@@ -48,12 +52,12 @@ def test_what_the_counters_prove(finding: Finding | str, proves: Finding | str) 
 FATES = st.lists(st.sampled_from(["absent", "waiting", "sent", "failed"]), max_size=4)
 
 
-@given(taken=FATES, doubtful=FATES)
-def test_they_never_prove_what_is_not_so(taken: list[str], doubtful: list[str]) -> None:
-    """Whatever became of each one, even where the device has dropped what it took: no other submitter is needed."""
-    every = taken + doubtful
+@given(taken=FATES, doubtful=FATES, sent=st.lists(st.sampled_from(["sent", "failed"]), max_size=2))
+def test_they_never_prove_what_is_not_so(taken: list[str], doubtful: list[str], sent: list[str]) -> None:
+    """Whatever became of each one, even where the device has dropped what it took, or calls failed what was sent."""
+    every = taken + doubtful + sent
     counted = Counters(10 + every.count("sent"), 2 + every.count("failed"), every.count("waiting"))
-    finding = weigh(ACCOUNT, counted, taken=len(taken), doubtful=len(doubtful))
+    finding = weigh(ACCOUNT, counted, taken=len(taken), doubtful=len(doubtful), sent=len(sent))
     if not isinstance(finding, Finding):
         assert finding == "missing" and "absent" in taken
         return
@@ -62,7 +66,7 @@ def test_they_never_prove_what_is_not_so(taken: list[str], doubtful: list[str]) 
     if finding.arrived == "all":
         assert "absent" not in doubtful
     if finding.fate:
-        came = taken + (doubtful if finding.arrived == "all" else [])
+        came = taken + sent + (doubtful if finding.arrived == "all" else [])
         assert set(came) == {finding.fate}
     elif "absent" not in taken and len(set(doubtful)) == 1 and not taken:
         assert finding.arrived, "what can be known is said"

@@ -187,10 +187,10 @@ class TestReported:
 
     @pytest.mark.parametrize("state", [State.SENT, State.EXPIRED, State.REJECTED, State.HANDED_BACK])
     def test_a_late_failure_changes_nothing_certain(self, state: State) -> None:
-        assert self.report(failed_report(6), sms(state)) is None
+        assert self.report(failed_report(6), sms(state, code=0)) is None
 
     def test_sent_again_is_a_repeat(self) -> None:
-        assert self.report(sent_report(), sms(State.SENT)) is None
+        assert self.report(sent_report(), sms(State.SENT, code=0)) is None
 
     @pytest.mark.parametrize(
         "row",
@@ -357,7 +357,22 @@ class TestDeliveryReports:
         outcome = outcomes.delivery_reported(sms(State.SUBMITTED), 0, NOW, NOW)
         kinds = [json.loads(one.body)["type"] for one in outcome.publications]
         assert kinds == ["sms.sent.v1", "sms.delivered.v1"]
-        assert outcome.counted == "ok", "its SIM's account would look as if somebody else had sent"
+        assert outcome.counted is None and outcomes.owes_word(outcome.sms)
+
+    @pytest.mark.parametrize(("report", "counted"), [(sent_report(), "ok"), (failed_report(6), "failed")])
+    def test_what_the_device_says_after_that_is_for_its_sims_account_alone(
+        self, report: SmsReport, counted: str
+    ) -> None:
+        implied = outcomes.delivery_reported(sms(State.SUBMITTED), 0, NOW, NOW).sms
+        outcome = outcomes.reported(implied, report, NOW, TERMS, elsewhere=True)
+        assert outcome is not None and (outcome.counted, outcome.publications) == (counted, ())
+        assert outcomes.reported(outcome.sms, report, NOW, TERMS, elsewhere=True) is None
+
+    @pytest.mark.parametrize(("fate", "counted"), [("sent", "ok"), ("failed", "failed")])
+    def test_so_is_what_the_counters_say_of_it(self, fate: Any, counted: str) -> None:
+        implied = outcomes.delivery_reported(sms(State.SUBMITTED), 0, NOW, NOW).sms
+        outcome = outcomes.counted(implied, fate, NOW, TERMS)
+        assert outcome is not None and (outcome.counted, outcome.publications) == (counted, ())
 
 
 STEPS = st.sampled_from(["taken", "lost", "sent", "failed", "not_sure", "refused", "deadline", "listed"])

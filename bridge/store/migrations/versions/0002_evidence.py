@@ -76,5 +76,9 @@ def upgrade() -> None:
         sqlite_where=sa.text("state IN ('submitting', 'in_doubt', 'submitted', 'sent', 'failed', 'unknown')"),
     )
     op.create_index(
-        "sms_unknown", "sms", ["gateway", "begun_n"], unique=False, sqlite_where=sa.text("state = 'unknown'")
+        "sms_untold",
+        "sms",
+        ["gateway", "begun_n"],
+        unique=False,
+        sqlite_where=sa.text("state = 'unknown' OR (state = 'sent' AND code IS NULL)"),
     )
