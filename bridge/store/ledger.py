@@ -145,7 +145,7 @@ class Transaction:
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_OPEN_AT, (gateway,))]
 
     def untold_at(self, gateway: str, since: int) -> list[Sms]:
-        """This gateway's hand-overs after this number that ended without its word: given up, or told by the network."""
+        """A gateway's hand-overs after this number that ended without its word: given up, or told by the network."""
         return [sql.sms_of(row) for row in self._raw.execute(sql.SMS_UNTOLD_SINCE, (gateway, since))]
 
     def doubts(self) -> dict[str, tuple[int, float]]:
