@@ -24,11 +24,11 @@ from typing import Any, cast
 
 from bridge.amqp.session import declare
 from bridge.amqp.topology import Topology
-from bridge.ejoin.codes import PROVEN_OPERATOR_CAUSES
 from bridge.models import TIERS_S
 from bridge.settings import AmqpSettings
 from dev import lives
 from dev.broker import free_ports
+from dev.chaos.judge import proves_failure
 from dev.lives import Life, Plan
 from dev.stage import FINAL, Stage
 
@@ -37,7 +37,6 @@ RADIO_S = 0.5  # long enough that a bridge that has died is back before the gate
 TIER_MS = 400
 """What waits in a tier comes back after this; the bridge takes it for the five seconds that the tier's name says."""
 
-PROVEN_CODES = frozenset({2, 5})
 OPEN = ("submitting", "in_doubt", "submitted")
 
 
@@ -255,14 +254,9 @@ def _handed_over_too_early(record: Iterable[Mapping[str, Any]]) -> list[str]:
             if open_by[row["to"]]:
                 wrong.append(f"{row['to']}: handed over again while {sorted(open_by[row['to']])} was open")
             open_by[row["to"]].add(row["tid"])
-        elif row["kind"] == "reported" and row["result"] == "failed" and _is_proven(row):
+        elif row["kind"] == "reported" and proves_failure(row):
             open_by[row["to"]].discard(row["tid"])
     return wrong
-
-
-def _is_proven(row: Mapping[str, Any]) -> bool:
-    code = str(row.get("reason") or "").split(" ", maxsplit=1)[0]
-    return row.get("operator_code") in PROVEN_OPERATOR_CAUSES or (code.isdecimal() and int(code) in PROVEN_CODES)
 
 
 def _ledger_disagrees(rows: Iterable[Mapping[str, Any]], told: Iterable[Mapping[str, Any]]) -> list[str]:

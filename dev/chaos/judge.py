@@ -272,7 +272,7 @@ def _duplicated(history: History) -> Iterator[Finding]:
         handed: set[tuple[str, int]] = set()
         for row in rows:
             task = (row["gateway"], row["tid"])
-            if row["kind"] == "reported" and _proves_failure(row):
+            if row["kind"] == "reported" and proves_failure(row):
                 proven.add(task)
             if row["kind"] == "handed_over":
                 if handed - proven:
@@ -280,7 +280,7 @@ def _duplicated(history: History) -> Iterator[Finding]:
                 handed.add(task)
 
 
-def _proves_failure(row: Mapping[str, Any]) -> bool:
+def proves_failure(row: Mapping[str, Any]) -> bool:
     """Whether the device's word rules out that it went on air; of a long text the first segment may have."""
     if row["result"] != "failed":
         return False
