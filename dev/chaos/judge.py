@@ -135,6 +135,12 @@ class History:
         return found
 
     @cached_property
+    def reports(self) -> set[tuple[str, int]]:
+        """The tasks, by gateway and id, whose status report was answered 200."""
+        heard = [row for row in self.record if row["kind"] == "callback" and row["http_status"] == 200]
+        return {(row["gateway"], tid) for row in heard for tid in row["tids"]}
+
+    @cached_property
     def conflicts(self) -> set[str]:
         """Subjects that were told of another request under the same key."""
         return {told.subject for told in self.told if told.data.get("reason") == "id_conflict"}
@@ -388,7 +394,9 @@ def _unknown(history: History) -> list[Told]:
 
 
 def _provable(history: History) -> Iterator[Finding]:
-    """Unknown ones whose SIM's counters told: no reboot, no other submitter, and all in doubt there fared alike."""
+    """Unknown ones whose SIM's counters told: no reboot, no other submitter, and all that was in doubt there, or whose
+    report got lost there meanwhile, fared alike.
+    """
     doubts = [_doubt(history, told) for finals in history.finals.values() for told in finals if told.kind == UNKNOWN]
     unsettled = {told.subject for told in _unknown(history)}
     for doubt in doubts:
@@ -399,7 +407,7 @@ def _provable(history: History) -> Iterator[Finding]:
             and other.began <= doubt.ended
             and other.ended >= doubt.began
         ]
-        fates = {other.fate for other in beside}
+        fates = {other.fate for other in beside} | _untold(history, doubt)
         if (
             doubt.key in unsettled
             and fates in ({"sent"}, {"failed"}, {"never"})
@@ -425,6 +433,18 @@ def _fate(rows: Sequence[Mapping[str, Any]]) -> str | None:
     if not any(row["kind"] == "handed_over" for row in rows):
         return "never"
     return next((str(row["result"]) for row in rows if row["kind"] == "reported"), None)
+
+
+def _untold(history: History, doubt: _Doubt) -> set[str]:
+    """What the device counted on that SIM meanwhile and could not tell, whatever a delivery report told of it."""
+    return {
+        str(row["result"])
+        for row in history.record
+        if row["kind"] == "reported"
+        and (row["gateway"], row["iccid"]) == (doubt.gateway, doubt.sim)
+        and doubt.began <= row["at"] <= doubt.ended
+        and (row["gateway"], row["tid"]) not in history.reports
+    }
 
 
 def _rebooted(history: History, gateway: str, began: float, ended: float) -> bool:

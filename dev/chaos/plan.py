@@ -26,7 +26,7 @@ DRAIN_S = 60.0
 SETTLING_S = 15.0
 """Before it the faults of the traffic's last seconds have ended."""
 
-ASKS_PER_S = 10.0
+ASKS_PER_S = 7.5
 ARRIVALS_PER_S = 1.0
 REBOOT_EVERY_S = 180.0
 SHARED: dict[str, Any] = {"gateway": "gw3", "port": 8}

@@ -325,6 +325,14 @@ def test_several_on_one_sim_are_provable_where_all_fared_alike():
     assert provable(more=other, events=(unknown("s2", tid=8),), record=[*SENT, *apart]) == []
 
 
+def test_one_is_not_where_another_report_with_another_word_got_lost():
+    other = [row("handed_over", "s2", tid=8), row("reported", "s2", tid=8, result="failed", reason="6 Timeout")]
+    delivered = told("sms.sent", "s2", at=110.0)
+    assert provable(more=(asked("s2"),), events=(delivered,), record=[*SENT, *other]) == []
+    heard = {**row("callback", "s2"), "http_status": 200, "tids": [8]}
+    assert len(provable(more=(asked("s2"),), events=(delivered,), record=[*SENT, *other, heard])) == 1
+
+
 def test_one_that_was_in_doubt_on_another_sim_or_at_another_time_does_not_matter():
     other = (asked("s2"),)
     apart = [

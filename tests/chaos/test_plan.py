@@ -33,7 +33,7 @@ def test_three_minutes_have_all_kinds_of_requests_and_nearly_all_kinds_of_faults
         *("single", "pinned", "long", "short_lived", "not_before", "repeat", "list", "each"),
         *("conflict", "unroutable", "bad"),
     }
-    assert 10 <= sum(len(ask.sms) for ask in made.asks) / made.traffic_s <= 13
+    assert 8 <= sum(len(ask.sms) for ask in made.asks) / made.traffic_s <= 10
     assert any("delivery_report" in ask.body for ask in made.asks)
     assert {(one.gateway, one.port) for one in plan.make(1, 10).arrivals} == {
         (gateway, port) for gateway in plan.GATEWAYS for port in range(1, plan.PORTS + 1)

@@ -46,6 +46,7 @@ QUIET = {
     "Inquiry._ask.<lambda>",
     "Inquiry._ask_for_counters.<lambda>",
     "Inquiry._give_up.<lambda>",
+    "Inquiry._hold_back.<lambda>",
     "Inquiry._read_inbox.<lambda>",
     "Patrol._prune.<lambda>",
     "Patrol._reap.<lambda>",

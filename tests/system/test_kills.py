@@ -46,7 +46,7 @@ def event(kind: str, event_id: str = "e", subject: str = "a", **data: Any) -> di
 
 
 def on_radio(kind: str, tid: int, **more: Any) -> dict[str, Any]:
-    return {"kind": kind, "to": "+1", "tid": tid, "result": "sent", **more}
+    return {"kind": kind, "to": "+1", "tid": tid, "segments": 1, "result": "sent", **more}
 
 
 SENT = {"id": "a", "state": "sent", "event_id": "e"}
