@@ -35,7 +35,7 @@ log = structlog.get_logger()
 TICK_S = 1.0
 ASK_EVERY_S, ASK_LATE_EVERY_S = 15.0, 5.0
 OPEN_EVERY_S, OPEN_WITHIN_S = 2.0, 60.0
-"""How often a quiet moment is looked for to open a new card's account, and how long."""
+"""How often a quiet moment is looked for, and made, to open an account anew, and how long."""
 
 INBOX_ROWS = 50
 INBOX_PAGES = 100
@@ -73,8 +73,8 @@ class AbsorbInbox(Protocol):
 class Questions:
     """What is remembered of asking one gateway; moments are monotonic.
 
-    ``cards`` are those that could send when it was asked last, new ones since ``cards_at``; ``unopened`` says that one
-    has no account yet.
+    ``cards`` are those that could send when it was asked last; at ``anew_at`` one of them was new, or the device began
+    anew; ``unopened`` says that one has no account yet.
     ``seen`` since when each attempt is known to be in doubt, ``absent`` since when its SIM's counters do not show it,
     ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know more;
     ``not_understood`` each question's last error.
@@ -83,7 +83,7 @@ class Questions:
     asked_at: float = float("-inf")
     asking: bool = False
     cards: frozenset[tuple[int, str]] = frozenset()
-    cards_at: float = float("-inf")
+    anew_at: float = float("-inf")
     unopened: bool = False
     seen: dict[Attempt, float] = field(default_factory=dict)
     absent: dict[Attempt, float] = field(default_factory=dict)
@@ -184,7 +184,7 @@ class Inquiry:
             asked, poll_s = self._questions[gateway], self._poll_s(gateway)
             late = count > 0 and deadline_at <= wall
             every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
-            if asked.unopened and mono - asked.cards_at < OPEN_WITHIN_S:
+            if asked.unopened and mono - asked.anew_at < OPEN_WITHIN_S:
                 every_s = min(OPEN_EVERY_S, every_s or OPEN_EVERY_S)
             second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s
             urgent = (
@@ -209,7 +209,7 @@ class Inquiry:
         asked = self._questions[gateway]
         asked.asking, asked.unopened = True, False
         if not (cards := self._cards(gateway)) <= asked.cards:
-            asked.cards_at = self._clock.mono()
+            asked.anew_at = self._clock.mono()
         asked.cards = cards
         try:
             answered = await self._ask(gateway)
@@ -328,9 +328,11 @@ class Inquiry:
             page = await self._devices[gateway].inbox(start=start, count=INBOX_ROWS)
             if not page.ssrc:
                 raise GatewayGarbled(f"{gateway}: the inbox does not say which start of the device it belongs to")
-            if page.ssrc != ssrc and start != 1:  # it began anew, and so do its ids
-                ssrc, start = page.ssrc, 1
-                continue
+            if page.ssrc != ssrc:
+                self._questions[gateway].anew_at = self._clock.mono()
+                if start != 1:  # so do its ids
+                    ssrc, start = page.ssrc, 1
+                    continue
             if page.unreadable:
                 log.warning("inbox.unreadable", gateway=gateway, start=start, reason=page.unreadable)
             ssrc, first = page.ssrc, start
@@ -443,19 +445,21 @@ class Inquiry:
         That is so where nothing waits there; or where all that is on its way waits there, and nothing in doubt or given
         up was handed over after the first of it: then just these are in the account.
         """
-        seen, mono = self._questions[gateway].seen, self._clock.mono()
+        asked, mono = self._questions[gateway], self._clock.mono()
         coming = [
             sms
             for sms in rows
             if sms.state is State.IN_DOUBT
             and not _is_taken(sms)
-            and mono - seen.get(attempt_of(sms), mono) < self._gone_after_s
+            and mono - asked.seen.get(attempt_of(sms), mono) < self._gone_after_s
         ]
         on_its_way = [sms.begun_n or 0 for sms in rows if sms.state is State.SUBMITTED and sms.reason is None]
         since = min(on_its_way) - 1 if counted.waiting and on_its_way else account.since
         awaited = [sms for sms in rows if (sms.begun_n or 0) > since]
         if coming or counted.waiting not in {0, len(on_its_way)} or len(awaited) != counted.waiting:
-            self._questions[gateway].unopened = True
+            asked.unopened = True
+            if mono - asked.anew_at < OPEN_WITHIN_S:  # a port in use has no quiet moment of its own
+                self._fleet.hold_port(gateway, port, mono + OPEN_EVERY_S + TICK_S)
             return
         tx.open_account(gateway, port, replace(account, since=since))
 

@@ -151,6 +151,7 @@ class TestDeadline:
             await doubt(made)
             await made.passes(901)
             (back,) = await made.back()
+            made.mono += 3  # so long the port is left alone
             await made.accept(back.body, key="send.single", headers=dict(back.headers), message_id="a")
             await made.push(report(made.tid))
             assert [event["data"]["possible_duplicate"] for event in await made.told()] == [True, True]
@@ -288,6 +289,30 @@ class TestCounters:
         await world.push(report(first))
         await world.passes(120)
         assert await state(world, "b") is State.SENT
+
+    async def test_a_port_that_has_no_quiet_moment_is_given_one(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
+        first = world.tid
+        world.device.ssrc, world.device.counted[1] = "second", (0, 0, 2)
+        await world.passes(60)
+        await world.accept({"id": "b"}, key="send.single")
+        assert len(world.device.posts) == 1
+        world.device.counted[1] = (1, 0, 0)
+        await world.push(report(first))
+        await world.passes(3)
+        await world.settle()
+        assert len(world.device.posts) == 2
+        accounts = await world.ledger.write(lambda tx: tx.accounts("gw1"))
+        assert accounts[1].ssrc == "second"
+
+    async def test_it_does_not_wait_for_one_for_ever(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
+        world.device.ssrc, world.device.counted[1] = "second", (0, 0, 2)
+        await world.passes(60)
+        for _ in range(25):
+            await world.passes(3)
+        await world.accept({"id": "b"}, key="send.single")
+        assert len(world.device.posts) == 2
 
     async def test_not_where_a_result_may_be_counted_that_nobody_told(self, world: World) -> None:
         world.device.ssrc, world.device.counted[1] = "second", (1, 0, 1)
@@ -766,6 +791,7 @@ class TestReportsThatWait:
 
     async def test_it_may_be_about_one_that_was_given_up_and_is_not_told_of_another(self, world: World) -> None:
         await self.given_up(world)
+        world.mono += 3  # so long the port is left alone
         await world.accept({"id": "b", **REPORTS}, key="send.single")
         world.device.came_in = [DeliveryReport(Port(1, 1), world.wall + 3, TO, 0)]
         await world.passes(60)
