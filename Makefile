@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-system test-others check bench proof chaos chaos-night kills losses lock clean
+.PHONY: help demo test check bench proof chaos chaos-night kills losses lock clean
 
 PYTHON_FILES := bridge dev bench tests
 SEED := 1
@@ -23,14 +23,7 @@ demo: ## broker, simulator and bridge on this machine, with real requests to wat
 
 test: check ## everything: the checks, then all tests against a real RabbitMQ node
 	@sh dev/setup.sh --dev
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-system test-others
-
-test-system: # these mostly wait; the others run meanwhile and are told when they are done
-	@.venv/bin/python -m pytest -p dev.strict tests/system
-
-test-others:
-	@log=$$(mktemp); .venv/bin/python -m pytest -p dev.strict --ignore=tests/system >$$log 2>&1; failed=$$?; \
-	printf '\n'; cat $$log; rm -f $$log; exit $$failed
+	@.venv/bin/python -m pytest -p dev.strict
 
 check: ## format, lint, types, imports, shell and image files, full coverage of the pure rooms
 	@sh dev/setup.sh --dev --no-broker
