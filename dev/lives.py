@@ -59,14 +59,16 @@ class Plan:
     """What befalls a life: at the ``nth`` passage of ``dies_at`` it kills itself, at the first of the others it stays.
 
     ``hangs_at`` stops the work that passes there for ever, ``stops_at`` the whole process (SIGSTOP) until it is told
-    to go on. With ``trace`` every point that is passed is written down there, one a line. ``grace_s`` is what each
-    step of a stop may take, instead of seconds that a test would have to wait for.
+    to go on. Requests of the name ``withheld`` lie at the consumer, unacked. With ``trace`` every point that is passed
+    is written down there, one a line. ``grace_s`` is what each step of a stop may take, instead of seconds that a test
+    would have to wait for.
     """
 
     dies_at: str | None = None
     nth: int = 1
     hangs_at: str | None = None
     stops_at: str | None = None
+    withheld: str | None = None
     trace: str | None = None
     grace_s: float | None = None
 
@@ -173,6 +175,10 @@ class Steps:
     def awaits(self, point: str) -> bool:
         """Whether this is where the life is to end."""
         return point == self._plan.dies_at
+
+    def withholds(self, name: str) -> bool:
+        """Whether a request of this name is not to reach the flows."""
+        return name == self._plan.withheld
 
     def passed(self, point: str) -> None:
         """Work passes a point where it cannot wait: a hang there stops everything."""
@@ -304,6 +310,8 @@ def _session(steps: Steps) -> type[Session]:
         def _watch(self, on_delivery: Callable[[Delivery], None], delivery: Delivery) -> None:
             name = name_of_request(delivery)
             steps.passed(f"deliver {name}: before")
+            if steps.withholds(name):
+                return
             ack = partial(_settle, f"ack {name}", delivery.ack)
             give_back = partial(_settle, f"give back {name}", delivery.give_back)
             on_delivery(replace(delivery, ack=ack, give_back=give_back))
