@@ -358,6 +358,7 @@ class Inquiry:
         if before.of(port) != after.of(port) or any(sms.state is State.SUBMITTING for sms in rows):
             self._questions[gateway].later.update(map(attempt_of, rows))
             self._questions[gateway].unopened |= not opened
+            self._let_idle(gateway, port, rows)
             return []
         counted = Counters(row.sent_ok, row.sent_failed, row.unsent + row.sending)
         foreign_at = account.foreign_at if account else None
@@ -389,8 +390,9 @@ class Inquiry:
             *self._arrived(finding, [*sent, *taken], doubtful, now),
             *self._absent(gateway, finding, doubtful, now),
         ]
-        if covered and not pairs and not any(sms.state.open for sms in covered):
-            # All are given up and the counters know no more: they shall not blur what is in doubt after them.
+        in_doubt = any(sms.state.open and sms.reason is not None for sms in covered)
+        if not pairs and not in_doubt and not all(sms.state.open for sms in covered):
+            # Some are given up and the counters know no more: they shall not blur what is in doubt after them.
             self._open_account(tx, gateway, port, fresh, counted, rows)
         return pairs
 
@@ -461,6 +463,7 @@ class Inquiry:
             if mono - asked.anew_at < OPEN_WITHIN_S:  # a port in use has no quiet moment of its own
                 self._fleet.hold_port(gateway, port, mono + OPEN_EVERY_S + TICK_S)
             return
+        log.debug("account.opened", gateway=gateway, port=port, awaited=len(awaited))
         tx.open_account(gateway, port, replace(account, since=since))
 
     # --- the end ----------------------------------------------------------------------------------------------------

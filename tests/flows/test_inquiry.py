@@ -357,6 +357,23 @@ class TestCounters:
         await world.settle()
         assert len(world.device.posts) == 2
 
+    async def test_so_is_one_where_something_changes_at_every_look(self, world: World) -> None:
+        await report_lost(world, {"id": "a"})
+        world.device.counted[1] = (102, 10, 0)
+
+        async def another() -> None:
+            world.device.while_counting = None
+            await world.accept({"id": "b"}, key="send.single")
+            await world.push(report(world.tid))
+
+        world.device.while_counting = another
+        await world.passes(20)
+        assert (await state(world, "a"), await state(world, "b")) == (State.IN_DOUBT, State.SENT)
+        await world.accept({"id": "c"}, key="send.single")
+        assert len(world.device.posts) == 2
+        await world.passes(15)
+        assert await state(world, "a") is State.SENT
+
     async def test_a_task_that_somebody_removed_on_the_device_proves_nothing_about_another(self, world: World) -> None:
         """One was taken and dropped there, the other one was sent though its answer was lost: the sum is the same."""
         await report_lost(world, {"id": "a"})
@@ -550,6 +567,21 @@ class TestCounters:
         await world.passes(16)
         await world.passes(16)
         assert await state(world, "c") is State.HANDED_BACK
+
+    async def test_not_even_on_a_port_that_is_always_in_use(self, world: World) -> None:
+        for sms_id in ("a", "b"):
+            await doubt(world, {"id": sms_id})
+            world.mono += 20  # so long the gateway is left alone
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(901)
+        assert await state(world, "a") is await state(world, "b") is State.UNKNOWN
+        await world.accept({"id": "c"}, key="send.single")
+        world.device.counted[1] = (101, 10, 1)
+        await world.passes(60)
+        world.device.counted[1] = (102, 10, 0)
+        await world.passes(60)
+        await world.passes(16)
+        assert await state(world, "c") is State.SENT
 
     async def test_nor_is_anybody_asked_more_often_because_of_one(self, world: World) -> None:
         await doubt(world)
