@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import aio_pika
@@ -15,6 +16,12 @@ from dev.broker import broker
 ROUTES = ("default", "otp", "bulk")
 GATEWAYS = ("gw1", "gw2")
 """The names that tests give to routes and gateways: what `prefix` sweeps afterwards."""
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches what tests start, though a shell ignores it for what it runs in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -14,20 +14,22 @@ from dev import pure_rooms
 ROOT = Path(__file__).parent.parent
 
 
-def run_pytest(folder: Path, test: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, test: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The given test file, under the plugin of `make test`."""
     (folder / "test_it.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "-p", "dev.strict", str(folder)]
+    command += options
     known = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
     return subprocess.run(
         command, cwd=ROOT, env=known | environment, capture_output=True, text=True, check=False, timeout=60
     )
 
 
-def test_tests_that_are_left_out_fail_the_run_and_are_named(tmp_path):
+@pytest.mark.parametrize("options", [[], ["--numprocesses", "2"]])
+def test_tests_that_are_left_out_fail_the_run_and_are_named(tmp_path, options):
     ways = ['pytest.skip("no time")', 'pytest.xfail("known")', 'pytest.importorskip("no_such_module")']
     tests = [f"def test_lazy_{n}():\n    {way}\n" for n, way in enumerate(ways)]
-    ran = run_pytest(tmp_path, "import pytest\n\n\n" + "\n\n".join(tests))
+    ran = run_pytest(tmp_path, "import pytest\n\n\n" + "\n\n".join(tests), *options)
     assert ran.returncode == 1
     named = {line.split("::")[1].split(":")[0] for line in ran.stdout.splitlines() if line.startswith("LEFT OUT")}
     assert named == {"test_lazy_0", "test_lazy_1", "test_lazy_2"}
