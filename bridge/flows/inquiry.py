@@ -8,12 +8,13 @@ the gateway had its say. The same round reads the device's inbox, so that no inc
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -28,7 +29,7 @@ from bridge.rules import evidence, matching, outcomes
 from bridge.rules.evidence import Counters, Finding
 from bridge.rules.health import Fleet
 from bridge.settings import Settings
-from bridge.store.ledger import Account, Ledger, Transaction
+from bridge.store.ledger import Account, ClosedAccount, Ledger, Transaction
 
 log = structlog.get_logger()
 
@@ -75,9 +76,9 @@ class Questions:
 
     ``cards`` are those that could send when it was asked last; at ``anew_at`` one of them was new, or the device began
     anew; ``unopened`` says that one has no account yet.
-    ``seen`` since when each attempt is known to be in doubt, ``absent`` since when its SIM's counters do not show it,
-    ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know more;
-    ``not_understood`` each question's last error.
+    ``seen`` since when each attempt is known to be in doubt, ``counted`` since when the device tells its counters
+    meanwhile, ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know
+    more; ``not_understood`` each question's last error.
     """
 
     asked_at: float = float("-inf")
@@ -86,7 +87,7 @@ class Questions:
     anew_at: float = float("-inf")
     unopened: bool = False
     seen: dict[Attempt, float] = field(default_factory=dict)
-    absent: dict[Attempt, float] = field(default_factory=dict)
+    counted: dict[Attempt, float] = field(default_factory=dict)
     overdue: dict[Attempt, float] = field(default_factory=dict)
     listed: set[Attempt] = field(default_factory=set)
     later: set[Attempt] = field(default_factory=set)
@@ -107,6 +108,28 @@ class Look:
     def of(self, port: int) -> object:
         """What must not have changed while the device was asked."""
         return [(sms.key, sms.attempt, sms.state) for sms in self.rows.get(port, ())], self.accounts.get(port)
+
+
+class Company(NamedTuple):
+    """All in an account that have no result by the device's word.
+
+    ``sent`` by the network's word, ``taken`` by the device for certain, ``doubtful``: it may have them.
+    """
+
+    sent: Sequence[Sms]
+    taken: Sequence[Sms]
+    doubtful: Sequence[Sms]
+
+    @property
+    def all(self) -> Sequence[Sms]:
+        """Everybody."""
+        return [*self.sent, *self.taken, *self.doubtful]
+
+    def weigh(self, expected: Counters, counted: Counters) -> Finding | evidence.Impossible:
+        """What the counters say about them."""
+        return evidence.weigh(
+            expected, counted, taken=len(self.taken), doubtful=len(self.doubtful), sent=len(self.sent)
+        )
 
 
 def attempt_of(sms: Sms) -> Attempt:
@@ -186,7 +209,7 @@ class Inquiry:
             every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
             if asked.unopened and mono - asked.anew_at < OPEN_WITHIN_S:
                 every_s = min(OPEN_EVERY_S, every_s or OPEN_EVERY_S)
-            second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s
+            second_look_at = min(asked.counted.values(), default=math.inf) + self._gone_after_s
             urgent = (
                 count > len(asked.seen)
                 or asked.asked_at < second_look_at <= mono
@@ -213,6 +236,7 @@ class Inquiry:
         asked.cards = cards
         try:
             answered = await self._ask(gateway)
+            await self._settle_closed(gateway)
             await self._give_up(gateway, answered=answered)
             await self._hold_back(gateway, answered=answered)
         except LedgerUnavailable as error:
@@ -258,7 +282,7 @@ class Inquiry:
         attempts = {attempt_of(sms): (sms.deadline_at or 0.0) <= wall for sms in doubts}
         asked.seen = {attempt: asked.seen.get(attempt, now) for attempt in attempts}
         asked.overdue = {attempt: asked.overdue.get(attempt, now) for attempt, late in attempts.items() if late}
-        asked.absent = {attempt: since for attempt, since in asked.absent.items() if attempt in attempts}
+        asked.counted = {attempt: since for attempt, since in asked.counted.items() if attempt in attempts}
         asked.listed.clear()
         asked.later.clear()
 
@@ -282,7 +306,7 @@ class Inquiry:
             and max(now - (sms.begun_at or 0.0), mono - seen[attempt_of(sms)]) < within_s - 2 * self._gone_after_s
         ]
         for sms in fresh:
-            self._questions[gateway].absent.pop(attempt_of(sms), None)
+            self._questions[gateway].counted.pop(attempt_of(sms), None)
         verdicts = await self._resubmit(gateway, fresh) if fresh else {}
         known = [sms for sms in fresh if _has_it(verdicts.get(sms.tid or 0))]
         await self._settle(known, outcomes.listed)
@@ -314,6 +338,9 @@ class Inquiry:
 
         def judge(tx: Transaction) -> Pairs:
             after = _look(tx, gateway)
+            for sms in itertools.chain.from_iterable(after.rows.values()):
+                if _may_come(sms):
+                    self._questions[gateway].counted.setdefault(attempt_of(sms), self._clock.mono())
             pairs = [pair for row in counters for pair in self._judge(tx, gateway, row, ssrc, before, after, now)]
             tx.settle([outcome for _, outcome in pairs], now)
             return pairs
@@ -348,16 +375,17 @@ class Inquiry:
     def _judge(
         self, tx: Transaction, gateway: str, row: SimStatistics, ssrc: str, before: Look, after: Look, now: float
     ) -> Pairs:
-        """What the counters of one SIM settle."""
-        port, belief = row.port.number, self._fleet.find_port(gateway, row.port.number)
+        """What the counters of one SIM tell; at a quiet moment its account is closed, to be settled by itself."""
+        asked, port = self._questions[gateway], row.port.number
+        belief = self._fleet.find_port(gateway, port)
         rows, account = after.rows.get(port, ()), after.accounts.get(port)
         if belief is None or not belief.registered or row.port.slot not in {0, belief.slot}:
-            self._questions[gateway].later.update(map(attempt_of, rows))  # its card may come back
+            asked.later.update(map(attempt_of, rows))  # its card may come back
             return []
         opened = account is not None and (account.sim, account.ssrc) == (belief.sim, ssrc)
         if before.of(port) != after.of(port) or any(sms.state is State.SUBMITTING for sms in rows):
-            self._questions[gateway].later.update(map(attempt_of, rows))
-            self._questions[gateway].unopened |= not opened
+            asked.later.update(map(attempt_of, rows))
+            asked.unopened |= not opened
             self._let_idle(gateway, port, rows)
             return []
         counted = Counters(row.sent_ok, row.sent_failed, row.unsent + row.sending)
@@ -366,13 +394,9 @@ class Inquiry:
         if account is None or not opened:
             self._open_account(tx, gateway, port, fresh, counted, rows)
             return []
-        covered = [sms for sms in rows if (sms.begun_n or 0) > account.since]
-        sent = [sms for sms in covered if outcomes.owes_word(sms)]
-        taken = [sms for sms in covered if _is_taken(sms)]
-        doubtful = [sms for sms in covered if sms not in sent and sms not in taken]
-        expected = Counters(account.ok, account.failed)
-        finding = evidence.weigh(expected, counted, taken=len(taken), doubtful=len(doubtful), sent=len(sent))
-        if finding == "missing" and (sent or any(sms.state.open for sms in taken)):
+        company = _company(rows, account.since)
+        finding = company.weigh(Counters(account.ok, account.failed), counted)
+        if finding == "missing" and (company.sent or any(sms.state.open for sms in company.taken)):
             return []  # not counted yet, or lost in the device: as long as its report may come, the account stands
         if not isinstance(finding, Finding):
             log.info("account.broken", gateway=gateway, port=port, reason=finding)
@@ -381,20 +405,16 @@ class Inquiry:
                 tx.note_foreign(gateway, port, now)
             self._open_account(tx, gateway, port, fresh, counted, rows)
             return []
-        if account.foreign_at is not None and now - account.foreign_at < FOREIGN_FOR_S:
+        if not any(company) or (account.foreign_at is not None and now - account.foreign_at < FOREIGN_FOR_S):
             return []
-        if finding.fate is None and (counted.waiting or any(sms.reason is None for sms in taken)):
-            self._questions[gateway].later.update(map(attempt_of, covered))
-            self._let_idle(gateway, port, covered)
-        pairs = [
-            *self._arrived(finding, [*sent, *taken], doubtful, now),
-            *self._absent(gateway, finding, doubtful, now),
-        ]
-        in_doubt = any(sms.state.open and sms.reason is not None for sms in covered)
-        if not pairs and not in_doubt and not all(sms.state.open for sms in covered):
-            # Some are given up and the counters know no more: they shall not blur what is in doubt after them.
-            self._open_account(tx, gateway, port, fresh, counted, rows)
-        return pairs
+        if counted.waiting or (finding.arrived != "all" and self._are_coming(gateway, rows)):
+            asked.later.update(map(attempt_of, company.all))
+            self._let_idle(gateway, port, company.all)
+            return self._arrived(finding, company, now)
+        more_ok, more_failed = counted.ok - account.ok, counted.failed - account.failed
+        tx.close_account(gateway, ClosedAccount(port, account.since, fresh.since, more_ok, more_failed))
+        tx.open_account(gateway, port, fresh)
+        return []
 
     def _let_idle(self, gateway: str, port: int, covered: Sequence[Sms]) -> None:
         """Give a port in use nothing new until the next look, where that may settle a doubt; not for ever."""
@@ -404,10 +424,71 @@ class Inquiry:
             not_longer_than = max(since) + 2 * self._settings.timing.evidence_s
             self._fleet.hold_port(gateway, port, min(mono + self._ask_every_s + TICK_S, not_longer_than))
 
-    def _arrived(self, finding: Finding, taken: Sequence[Sms], doubtful: Sequence[Sms], now: float) -> Pairs:
+    def _are_coming(self, gateway: str, rows: Iterable[Sms]) -> bool:
+        """Whether something in doubt may still come to the device.
+
+        Not where it has told its counters twice meanwhile: what lay in between on its way has come or is gone by then
+        (the device may have been slow to look at it, the kernel no longer sends it after ``post_timeout_s``).
+        """
+        first, mono = self._questions[gateway].counted, self._clock.mono()
+        return any(mono - first.get(attempt_of(sms), mono) < self._gone_after_s for sms in rows if _may_come(sms))
+
+    def _open_account(
+        self, tx: Transaction, gateway: str, port: int, account: Account, counted: Counters, rows: Sequence[Sms]
+    ) -> None:
+        """Begin an account when nothing older may still come to the device, and the counters hold nothing untold.
+
+        That is so where nothing waits there; or where all that is on its way waits there, and nothing in doubt or given
+        up was handed over after the first of it: then just these are in the account.
+        """
+        asked, mono = self._questions[gateway], self._clock.mono()
+        on_its_way = [sms.begun_n or 0 for sms in rows if sms.state is State.SUBMITTED and sms.reason is None]
+        since = min(on_its_way) - 1 if counted.waiting and on_its_way else account.since
+        awaited = [sms for sms in rows if (sms.begun_n or 0) > since]
+        if (
+            self._are_coming(gateway, rows)
+            or counted.waiting not in {0, len(on_its_way)}
+            or len(awaited) != counted.waiting
+        ):
+            asked.unopened = True
+            if mono - asked.anew_at < OPEN_WITHIN_S:  # a port in use has no quiet moment of its own
+                self._fleet.hold_port(gateway, port, mono + OPEN_EVERY_S + TICK_S)
+            return
+        tx.open_account(gateway, port, replace(account, since=since))
+
+    async def _settle_closed(self, gateway: str) -> None:
+        """Weigh what the counters showed at quiet moments with what was told since; no device is needed for it."""
+        now = self._clock.wall()
+
+        def settle(tx: Transaction) -> Pairs:
+            closed = tx.closed_accounts(gateway)
+            since = min((account.since for account in closed), default=0)
+            rows = [*tx.open_at(gateway), *tx.untold_at(gateway, since)] if closed else []
+            pairs: Pairs = []
+            for account in closed:
+                company = _company((s for s in rows if s.port == account.port), account.since, account.until)
+                finding = company.weigh(Counters(0, 0), Counters(account.ok, account.failed))
+                settled = self._settled(finding, company, now) if isinstance(finding, Finding) else []
+                if not settled and not any(sms.state.open for sms in company.all):
+                    tx.drop_closed_account(gateway, account)
+                pairs += settled
+            tx.settle([outcome for _, outcome in pairs], now)
+            return pairs
+
+        if pairs := await self._ledger.write(settle):
+            self._changes.note(pairs, now)
+            self._wake_relay()
+
+    def _settled(self, finding: Finding, company: Company, now: float) -> Pairs:
+        """Those that the device had, and those that never came."""
+        never = company.doubtful if finding.arrived == "none" else ()
+        absent = [(sms, outcome) for sms in never if (outcome := outcomes.absent(sms, now)) is not None]
+        return [*self._arrived(finding, company, now), *absent]
+
+    def _arrived(self, finding: Finding, company: Company, now: float) -> Pairs:
         """Those that the device had: how they ended, or at least that it took them."""
         pairs: Pairs = []
-        for sms in (*taken, *(doubtful if finding.arrived == "all" else ())):
+        for sms in (*company.sent, *company.taken, *(company.doubtful if finding.arrived == "all" else ())):
             if finding.fate is None:
                 outcome = outcomes.listed(sms, now) if not _is_taken(sms) else None
             elif (
@@ -421,50 +502,6 @@ class Inquiry:
             if outcome is not None:
                 pairs.append((sms, outcome))
         return pairs
-
-    def _absent(self, gateway: str, finding: Finding, doubtful: Sequence[Sms], now: float) -> Pairs:
-        """Those that never came. Believed when seen twice: what lay in between on its way has come or is gone by then
-        (the device may have been slow to look at it, the kernel no longer sends it after ``post_timeout_s``).
-        """
-        asked, mono = self._questions[gateway], self._clock.mono()
-        pairs: Pairs = []
-        for sms in doubtful:
-            if finding.arrived != "none" or sms.state is not State.IN_DOUBT:
-                asked.absent.pop(attempt_of(sms), None)
-                continue
-            since = asked.absent.setdefault(attempt_of(sms), mono)
-            if mono - since < self._gone_after_s:
-                asked.later.add(attempt_of(sms))
-            elif (outcome := outcomes.absent(sms, now)) is not None:
-                pairs.append((sms, outcome))
-        return pairs
-
-    def _open_account(
-        self, tx: Transaction, gateway: str, port: int, account: Account, counted: Counters, rows: Sequence[Sms]
-    ) -> None:
-        """Begin an account when nothing older may still come to the device, and the counters hold nothing untold.
-
-        That is so where nothing waits there; or where all that is on its way waits there, and nothing in doubt or given
-        up was handed over after the first of it: then just these are in the account.
-        """
-        asked, mono = self._questions[gateway], self._clock.mono()
-        coming = [
-            sms
-            for sms in rows
-            if sms.state is State.IN_DOUBT
-            and not _is_taken(sms)
-            and mono - asked.seen.get(attempt_of(sms), mono) < self._gone_after_s
-        ]
-        on_its_way = [sms.begun_n or 0 for sms in rows if sms.state is State.SUBMITTED and sms.reason is None]
-        since = min(on_its_way) - 1 if counted.waiting and on_its_way else account.since
-        awaited = [sms for sms in rows if (sms.begun_n or 0) > since]
-        if coming or counted.waiting not in {0, len(on_its_way)} or len(awaited) != counted.waiting:
-            asked.unopened = True
-            if mono - asked.anew_at < OPEN_WITHIN_S:  # a port in use has no quiet moment of its own
-                self._fleet.hold_port(gateway, port, mono + OPEN_EVERY_S + TICK_S)
-            return
-        log.debug("account.opened", gateway=gateway, port=port, awaited=len(awaited))
-        tx.open_account(gateway, port, replace(account, since=since))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -521,6 +558,19 @@ def _look(tx: Transaction, gateway: str) -> Look:
     for sms in (*tx.open_at(gateway), *tx.untold_at(gateway, since)):
         rows[sms.port or 0].append(sms)
     return Look(begun, rows, accounts)
+
+
+def _company(rows: Iterable[Sms], since: int, until: float = math.inf) -> Company:
+    """Those that were handed over after number ``since``, up to ``until``."""
+    covered = [sms for sms in rows if since < (sms.begun_n or 0) <= until]
+    sent = [sms for sms in covered if outcomes.owes_word(sms)]
+    taken = [sms for sms in covered if _is_taken(sms)]
+    return Company(sent, taken, [sms for sms in covered if sms not in sent and sms not in taken])
+
+
+def _may_come(sms: Sms) -> bool:
+    """Whether it was handed over, and may be on its way to the device for all we know."""
+    return sms.state is State.IN_DOUBT and not _is_taken(sms)
 
 
 def _is_taken(sms: Sms) -> bool:

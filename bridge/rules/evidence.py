@@ -32,9 +32,11 @@ class Finding:
     fate: Literal["sent", "failed"] | None = None
 
 
-def weigh(
-    expected: Counters, counted: Counters, *, taken: int, doubtful: int, sent: int = 0
-) -> Finding | Literal["began_anew", "missing", "another_submitter"]:
+Impossible = Literal["began_anew", "missing", "another_submitter"]
+"""Why a sum cannot be."""
+
+
+def weigh(expected: Counters, counted: Counters, *, taken: int, doubtful: int, sent: int = 0) -> Finding | Impossible:
     """Weigh counters against the account; a word where the sum cannot be.
 
     ``taken`` SMS are on the device for certain and have no result yet, ``doubtful`` ones may have reached it or not,

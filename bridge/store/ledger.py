@@ -99,6 +99,20 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedAccount:
+    """What a SIM's counters showed of the hand-overs ``since + 1`` to ``until``, less what was told of them.
+
+    A moment that is over: neither what is handed over later nor a new start of the device changes it.
+    """
+
+    port: int
+    since: int
+    until: int
+    ok: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Orphan:
     """A delivery report that may be about an SMS in doubt: held until that is settled."""
 
@@ -188,7 +202,8 @@ class Transaction:
         for outcome in outcomes:
             if outcome.counted is not None:
                 of = outcome.sms
-                self._raw.execute(sql.COUNT_RESULT[outcome.counted], (of.gateway, of.port, of.begun_n or 0))
+                for count in (sql.COUNT_RESULT, sql.COUNT_RESULT_THERE):
+                    self._raw.execute(count[outcome.counted], (of.gateway, of.port, of.begun_n or 0))
         self.publish([publication for outcome in outcomes for publication in outcome.publications], now)
 
     def decide(
@@ -347,6 +362,19 @@ class Transaction:
             sql.OPEN_ACCOUNT,
             (gateway, port, account.sim, account.ssrc, account.ok, account.failed, account.since, account.foreign_at),
         )
+
+    def closed_accounts(self, gateway: str) -> list[ClosedAccount]:
+        """Those of a gateway that are not settled yet."""
+        return [ClosedAccount(*row) for row in self._raw.execute(sql.CLOSED_ACCOUNTS, (gateway,))]
+
+    def close_account(self, gateway: str, closed: ClosedAccount) -> None:
+        """Put aside what a port's account comes to; `open_account` begins the next."""
+        told = (gateway, closed.port, closed.since, closed.until, closed.ok, closed.failed)
+        self._raw.execute(sql.CLOSE_ACCOUNT, told)
+
+    def drop_closed_account(self, gateway: str, closed: ClosedAccount) -> None:
+        """It has nothing more to say."""
+        self._raw.execute(sql.DROP_CLOSED_ACCOUNT, (gateway, closed.port, closed.since))
 
     def note_foreign(self, gateway: str, port: int, now: float) -> None:
         """Somebody else sends with this port's SIM: its counters prove nothing for a while."""

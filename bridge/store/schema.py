@@ -152,6 +152,18 @@ statistics = Table(
     sqlite_with_rowid=False,
 )
 
+closed_account = Table(
+    "closed_account",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("port", Integer, primary_key=True),
+    Column("since", Integer, primary_key=True, comment="the hand-overs after this number are in the account"),
+    Column("until", Integer, nullable=False, comment="up to this one"),
+    Column("ok", Integer, nullable=False, comment="what the counters showed of them and nobody has told so far"),
+    Column("failed", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 budget = Table(
     "budget",
     metadata,

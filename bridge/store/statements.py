@@ -105,6 +105,15 @@ COUNT_RESULT = {
     "failed": "UPDATE statistics SET failed = failed + 1 WHERE gateway = ? AND port = ? AND since < ?",
     "lost": "UPDATE statistics SET ssrc = '' WHERE gateway = ? AND port = ? AND since < ?",
 }
+_CLOSED_AROUND = "WHERE gateway = ? AND port = ? AND ? BETWEEN since + 1 AND until"
+COUNT_RESULT_THERE = {
+    "ok": f"UPDATE closed_account SET ok = ok - 1 {_CLOSED_AROUND}",
+    "failed": f"UPDATE closed_account SET failed = failed - 1 {_CLOSED_AROUND}",
+    "lost": f"DELETE FROM closed_account {_CLOSED_AROUND}",
+}
+CLOSED_ACCOUNTS = "SELECT port, since, until, ok, failed FROM closed_account WHERE gateway = ?"
+CLOSE_ACCOUNT = "INSERT INTO closed_account (gateway, port, since, until, ok, failed) VALUES (?, ?, ?, ?, ?, ?)"
+DROP_CLOSED_ACCOUNT = "DELETE FROM closed_account WHERE gateway = ? AND port = ? AND since = ?"
 _NO_ACCOUNT = "INSERT INTO statistics (gateway, port, sim, ssrc, ok, failed, since, foreign_at) VALUES "
 CLOSE_ACCOUNT_OF_ANOTHER = (
     f"{_NO_ACCOUNT} (?, ?, ?, '', 0, 0, 0, NULL) "

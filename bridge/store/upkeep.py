@@ -114,6 +114,12 @@ INVARIANTS = (
         "SELECT 'statistics ' || gateway || '/' || port FROM statistics WHERE ok < 0 OR failed < 0 OR since < 0",
     ),
     Invariant(
+        "closed_account",
+        "a closed account does not end before it begins",
+        "SELECT 'closed_account ' || gateway || '/' || port || '/' || since FROM closed_account "
+        "WHERE since < 0 OR until < since",
+    ),
+    Invariant(
         "begun",
         "no hand-over has a number that its gateway has not given yet",
         f"{_SMS} EXISTS (SELECT 1 FROM gateway WHERE name = sms.gateway AND begun < sms.begun_n)",

@@ -568,20 +568,47 @@ class TestCounters:
         await world.passes(16)
         assert await state(world, "c") is State.HANDED_BACK
 
-    async def test_not_even_on_a_port_that_is_always_in_use(self, world: World) -> None:
-        for sms_id in ("a", "b"):
-            await doubt(world, {"id": sms_id})
-            world.mono += 20  # so long the gateway is left alone
+    async def test_two_that_differ_are_told_apart_by_a_quiet_moment_between_them(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
         world.device.counted[1] = (101, 10, 0)
-        await world.passes(901)
-        assert await state(world, "a") is await state(world, "b") is State.UNKNOWN
-        await world.accept({"id": "c"}, key="send.single")
-        world.device.counted[1] = (101, 10, 1)
         await world.passes(60)
-        world.device.counted[1] = (102, 10, 0)
-        await world.passes(60)
+        await world.accept({"id": "b", "to": "+4915100000001"}, key="send.single")
+        world.device.counted[1] = (101, 11, 0)
+        await world.passes(130)
         await world.passes(16)
-        assert await state(world, "c") is State.SENT
+        assert (await state(world, "a"), await state(world, "b")) == (State.SENT, State.FAILED)
+
+    @pytest.mark.parametrize("then", ["began anew", "gone"])
+    async def test_what_was_seen_at_a_quiet_moment_stays_true(self, world: World, then: str) -> None:
+        await world.accept({"id": "a"}, key="send.single")
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(60)
+        if then == "began anew":
+            world.device.ssrc, world.device.counted[1] = "second", (0, 0, 0)
+        else:
+            world.device.deaf = GatewayNotReached()
+        await world.passes(60)
+        assert await state(world, "a") is State.SENT
+
+    async def test_what_was_told_meanwhile_is_taken_from_it(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
+        first = world.tid
+        await world.accept({"id": "b", "to": "+4915100000001"}, key="send.single")
+        world.device.counted[1] = (101, 11, 0)
+        await world.passes(30)
+        await world.push(report(first, failed="6 Timeout"))
+        await world.passes(60)
+        await world.passes(60)
+        assert (await state(world, "a"), await state(world, "b")) == (State.FAILED, State.SENT)
+
+    async def test_and_it_is_forgotten_with_the_last_of_them(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(60)
+        assert len(await world.ledger.write(lambda tx: tx.closed_accounts("gw1"))) == 1
+        await world.push(report(world.tid))
+        await world.passes(60)
+        assert await world.ledger.write(lambda tx: tx.closed_accounts("gw1")) == []
 
     async def test_nor_is_anybody_asked_more_often_because_of_one(self, world: World) -> None:
         await doubt(world)

@@ -86,6 +86,7 @@ BROKEN = [
     ("outbox", "UPDATE outbox SET exchange = ''", "outbox 1"),
     ("outbox_event", "UPDATE outbox SET body = 'no event'", "outbox 1"),
     ("account", "INSERT OR REPLACE INTO statistics VALUES ('gw1', 3, 's', 'r', -1, 0, 0, NULL)", "statistics gw1/3"),
+    ("closed_account", "INSERT INTO closed_account VALUES ('gw1', 3, 7, 6, 1, 0)", "closed_account gw1/3/7"),
     ("begun", "UPDATE sms SET begun_n = 9 WHERE id = 'open'", "sms shop:open"),
     ("orphan", f"INSERT INTO orphan VALUES (1, {NOW}, 'gw1', 1, 's', '+4915112345678', 0, NULL, '')", "orphan 1"),
     (

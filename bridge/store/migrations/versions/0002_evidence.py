@@ -27,6 +27,22 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "closed_account",
+        sa.Column("gateway", sa.Text(), nullable=False),
+        sa.Column("port", sa.Integer(), nullable=False),
+        sa.Column("since", sa.Integer(), nullable=False, comment="the hand-overs after this number are in the account"),
+        sa.Column("until", sa.Integer(), nullable=False, comment="up to this one"),
+        sa.Column(
+            "ok",
+            sa.Integer(),
+            nullable=False,
+            comment="what the counters showed of them and nobody has told so far",
+        ),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("gateway", "port", "since"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "orphan",
         sa.Column("n", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
