@@ -1,8 +1,9 @@
 """What a SIM's own counters say about the SMS that are in doubt on it (design 3.3, evidence 3).
 
 Pure arithmetic. The ledger keeps an account of each SIM: the device's counters as they were at a quiet moment, plus
-every result that the device has told since. What the counters show beyond the account are results that nobody told;
-what is neither counted nor waiting in the device never arrived there. A sum that does not add up proves nothing.
+every result that the device has told since; at the next quiet moment it is closed. What the counters show beyond the
+account are results that nobody told; what is neither counted nor waiting in the device never arrived there. A sum that
+does not add up proves nothing.
 """
 
 from __future__ import annotations
