@@ -8,7 +8,6 @@ the gateway had its say. The same round reads the device's inbox, so that no inc
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -76,9 +75,9 @@ class Questions:
 
     ``cards`` are those that could send when it was asked last; at ``anew_at`` one of them was new, or the device began
     anew; ``unopened`` says that one has no account yet.
-    ``seen`` since when each attempt is known to be in doubt, ``counted`` since when the device tells its counters
-    meanwhile, ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know
-    more; ``not_understood`` each question's last error.
+    ``seen`` since when each attempt is known to be in doubt, ``absent`` since when its SIM's counters do not show it,
+    ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know more;
+    ``not_understood`` each question's last error.
     """
 
     asked_at: float = float("-inf")
@@ -87,7 +86,7 @@ class Questions:
     anew_at: float = float("-inf")
     unopened: bool = False
     seen: dict[Attempt, float] = field(default_factory=dict)
-    counted: dict[Attempt, float] = field(default_factory=dict)
+    absent: dict[Attempt, float] = field(default_factory=dict)
     overdue: dict[Attempt, float] = field(default_factory=dict)
     listed: set[Attempt] = field(default_factory=set)
     later: set[Attempt] = field(default_factory=set)
@@ -209,7 +208,7 @@ class Inquiry:
             every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
             if asked.unopened and mono - asked.anew_at < OPEN_WITHIN_S:
                 every_s = min(OPEN_EVERY_S, every_s or OPEN_EVERY_S)
-            second_look_at = min(asked.counted.values(), default=math.inf) + self._gone_after_s
+            second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s
             urgent = (
                 count > len(asked.seen)
                 or asked.asked_at < second_look_at <= mono
@@ -282,7 +281,7 @@ class Inquiry:
         attempts = {attempt_of(sms): (sms.deadline_at or 0.0) <= wall for sms in doubts}
         asked.seen = {attempt: asked.seen.get(attempt, now) for attempt in attempts}
         asked.overdue = {attempt: asked.overdue.get(attempt, now) for attempt, late in attempts.items() if late}
-        asked.counted = {attempt: since for attempt, since in asked.counted.items() if attempt in attempts}
+        asked.absent = {attempt: since for attempt, since in asked.absent.items() if attempt in attempts}
         asked.listed.clear()
         asked.later.clear()
 
@@ -306,7 +305,7 @@ class Inquiry:
             and max(now - (sms.begun_at or 0.0), mono - seen[attempt_of(sms)]) < within_s - 2 * self._gone_after_s
         ]
         for sms in fresh:
-            self._questions[gateway].counted.pop(attempt_of(sms), None)
+            self._questions[gateway].absent.pop(attempt_of(sms), None)
         verdicts = await self._resubmit(gateway, fresh) if fresh else {}
         known = [sms for sms in fresh if _has_it(verdicts.get(sms.tid or 0))]
         await self._settle(known, outcomes.listed)
@@ -338,9 +337,6 @@ class Inquiry:
 
         def judge(tx: Transaction) -> Pairs:
             after = _look(tx, gateway)
-            for sms in itertools.chain.from_iterable(after.rows.values()):
-                if _may_come(sms):
-                    self._questions[gateway].counted.setdefault(attempt_of(sms), self._clock.mono())
             pairs = [pair for row in counters for pair in self._judge(tx, gateway, row, ssrc, before, after, now)]
             tx.settle([outcome for _, outcome in pairs], now)
             return pairs
@@ -407,7 +403,7 @@ class Inquiry:
             return []
         if not any(company) or (account.foreign_at is not None and now - account.foreign_at < FOREIGN_FOR_S):
             return []
-        if counted.waiting or (finding.arrived != "all" and self._are_coming(gateway, rows)):
+        if not self._are_settled(gateway, finding, company) or counted.waiting:
             asked.later.update(map(attempt_of, company.all))
             self._let_idle(gateway, port, company.all)
             return self._arrived(finding, company, now)
@@ -424,14 +420,20 @@ class Inquiry:
             not_longer_than = max(since) + 2 * self._settings.timing.evidence_s
             self._fleet.hold_port(gateway, port, min(mono + self._ask_every_s + TICK_S, not_longer_than))
 
-    def _are_coming(self, gateway: str, rows: Iterable[Sms]) -> bool:
-        """Whether something in doubt may still come to the device.
+    def _are_settled(self, gateway: str, finding: Finding, company: Company) -> bool:
+        """Whether nothing of it may still come to the device.
 
-        Not where it has told its counters twice meanwhile: what lay in between on its way has come or is gone by then
-        (the device may have been slow to look at it, the kernel no longer sends it after ``post_timeout_s``).
+        That it never came is believed when seen twice: what lay in between on its way has come or is gone by then (the
+        device may have been slow to look at it, the kernel no longer sends it after ``post_timeout_s``).
         """
-        first, mono = self._questions[gateway].counted, self._clock.mono()
-        return any(mono - first.get(attempt_of(sms), mono) < self._gone_after_s for sms in rows if _may_come(sms))
+        absent, mono = self._questions[gateway].absent, self._clock.mono()
+        attempts = [attempt_of(sms) for sms in company.doubtful if sms.state is State.IN_DOUBT]
+        if finding.arrived != "none":
+            for attempt in attempts:
+                absent.pop(attempt, None)
+            return finding.arrived == "all" or not attempts
+        since = [absent.setdefault(attempt, mono) for attempt in attempts]
+        return mono - max(since, default=-math.inf) >= self._gone_after_s
 
     def _open_account(
         self, tx: Transaction, gateway: str, port: int, account: Account, counted: Counters, rows: Sequence[Sms]
@@ -442,14 +444,17 @@ class Inquiry:
         up was handed over after the first of it: then just these are in the account.
         """
         asked, mono = self._questions[gateway], self._clock.mono()
+        coming = [
+            sms
+            for sms in rows
+            if sms.state is State.IN_DOUBT
+            and not _is_taken(sms)
+            and mono - asked.seen.get(attempt_of(sms), mono) < self._gone_after_s
+        ]
         on_its_way = [sms.begun_n or 0 for sms in rows if sms.state is State.SUBMITTED and sms.reason is None]
         since = min(on_its_way) - 1 if counted.waiting and on_its_way else account.since
         awaited = [sms for sms in rows if (sms.begun_n or 0) > since]
-        if (
-            self._are_coming(gateway, rows)
-            or counted.waiting not in {0, len(on_its_way)}
-            or len(awaited) != counted.waiting
-        ):
+        if coming or counted.waiting not in {0, len(on_its_way)} or len(awaited) != counted.waiting:
             asked.unopened = True
             if mono - asked.anew_at < OPEN_WITHIN_S:  # a port in use has no quiet moment of its own
                 self._fleet.hold_port(gateway, port, mono + OPEN_EVERY_S + TICK_S)
@@ -566,11 +571,6 @@ def _company(rows: Iterable[Sms], since: int, until: float = math.inf) -> Compan
     sent = [sms for sms in covered if outcomes.owes_word(sms)]
     taken = [sms for sms in covered if _is_taken(sms)]
     return Company(sent, taken, [sms for sms in covered if sms not in sent and sms not in taken])
-
-
-def _may_come(sms: Sms) -> bool:
-    """Whether it was handed over, and may be on its way to the device for all we know."""
-    return sms.state is State.IN_DOUBT and not _is_taken(sms)
 
 
 def _is_taken(sms: Sms) -> bool:
