@@ -590,6 +590,19 @@ class TestCounters:
         await world.passes(60)
         assert await state(world, "a") is State.SENT
 
+    async def test_no_moment_is_quiet_where_it_cannot_be_told_who_was_counted(self, world: World) -> None:
+        """The one in doubt was sent, the one before it is counted a moment later than it left the queue."""
+        await world.accept({"id": "a"}, key="send.single")
+        first = world.tid
+        await doubt(world, {"id": "b"})
+        world.device.counted[1] = (101, 10, 0)
+        for _ in range(2):
+            await world.passes(17)
+        await world.push(report(first))
+        world.device.counted[1] = (102, 10, 0)
+        await world.passes(17)
+        assert (await state(world, "a"), await state(world, "b")) == (State.SENT, State.SENT)
+
     async def test_what_was_told_meanwhile_is_taken_from_it(self, world: World) -> None:
         await world.accept({"id": "a"}, key="send.single")
         first = world.tid
