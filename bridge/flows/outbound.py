@@ -231,6 +231,9 @@ class Outbound:
         if self._stopping:
             delivery.give_back()
             return
+        if self._routing.is_exhausted(request):
+            self._spawn(self._fail(request, delivery), delivery)
+            return
         mono = self._clock.mono()
         older = self._planner.offer(
             request,
@@ -363,6 +366,16 @@ class Outbound:
             log.info(
                 "sms.expired", request_id=str(row.key), route=row.route, to=logs.mask(row.recipient), reason=reason
             )
+        delivery.ack()
+        self._wake_relay()
+
+    async def _fail(self, request: Request, delivery: Delivery) -> None:
+        """End a copy that was handed back in the hope of another SIM, where there is none (a start knows no cards)."""
+        now, told = self._clock.wall(), dict[str, Any](reason="no_sim_left", certain=True)
+        row = replace(row_of(request, State.FAILED, now), **told)
+        if await self._ledger.write(lambda tx: tx.refuse(row, "sms.failed", now, **told)):
+            self._metrics.failed_total.labels("-", "-", "no_sim_left").inc()
+            log.info("sms.failed", request_id=str(row.key), route=row.route, to=logs.mask(row.recipient), **told)
         delivery.ack()
         self._wake_relay()
 

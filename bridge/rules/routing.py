@@ -97,6 +97,14 @@ class Routing:
         """The ports that may send a request: what it asks for, without the SIMs that failed it. Raises as ``wish``."""
         return tuple(port for port in self.reach(self.wish(request)) if port.sim not in request.tried)
 
+    def is_exhausted(self, request: Request) -> bool:
+        """Whether each port that it may leave by holds a SIM that failed it. Raises as ``wish``.
+
+        Not while one of them was never heard: who knows what lies there.
+        """
+        ports = self.reach(self.wish(request))
+        return bool(ports) and all(port.st is not None and port.sim in request.tried for port in ports)
+
 
 def normalise(to: str, *, allow_short_codes: bool) -> str:
     """The number as we keep it: E.164 with +, or the digits of a short code where they are allowed.

@@ -247,8 +247,10 @@ class Transaction:
         )
         return begun
 
-    def refuse(self, candidate: Sms, kind: Literal["sms.expired", "sms.rejected"], now: float, **detail: Any) -> bool:
-        """End an SMS that was not handed over; False where the gate found a repeat or a conflict instead."""
+    def refuse(
+        self, candidate: Sms, kind: Literal["sms.expired", "sms.rejected", "sms.failed"], now: float, **detail: Any
+    ) -> bool:
+        """End an SMS that is not handed over now; False where the gate found a repeat or a conflict instead."""
         admitted = self._admit(candidate, now)
         if admitted is None:
             return False

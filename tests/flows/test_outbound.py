@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent, LedgerUnavailable
 from bridge.models import State
 from bridge.rules import intake
-from tests.flows.world import START, World
+from tests.flows.world import PORTS, START, World
 
 
 async def test_a_request_is_begun_acknowledged_posted_and_told_as_submitted(world: World) -> None:
@@ -89,6 +90,24 @@ async def test_a_sim_that_failed_is_left_out_and_the_third_is_the_last(world: Wo
     assert len({tasks[0].tid for tasks in world.device.posts}) == 3
     assert (await world.kinds())[-1] == "sms.failed"
     assert (await world.told())[-1]["data"]["reason"] == "no_sim_left"
+
+
+async def test_a_copy_that_every_sim_of_its_route_has_failed_is_not_kept_waiting(world: World) -> None:
+    """It was handed back in the hope of another SIM: a report that comes before the first status knows no card."""
+    world.device.codes["+4915112345678"] = 5
+    await world.accept()
+    (back,) = await world.back()
+    tried = {"x-tried": json.dumps([f"sim{number}" for number in PORTS])}
+    settled = await world.accept(back.body, headers={**back.headers, **tried}, message_id=back.message_id)
+    assert settled.acks == 1
+    (event,) = [told for told in await world.told() if told["type"] == "sms.failed.v1"]
+    assert (event["data"]["reason"], event["data"]["certain"], event["data"]["attempt"]) == ("no_sim_left", True, 2)
+
+
+async def test_but_a_port_that_was_never_heard_may_hold_another_card(world: World) -> None:
+    world.fleet.port("gw1", 1).st = None
+    settled = await world.accept(key="send.single", headers={"x-attempt": 2, "x-tried": '["sim1"]'})
+    assert (settled.acks, await world.kinds()) == (0, [])
 
 
 async def test_where_no_other_sim_is_the_first_failure_is_final(world: World) -> None:

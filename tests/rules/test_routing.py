@@ -43,6 +43,15 @@ def test_candidates(fleet, routing, asked, found):
     assert [f"{port.gateway}/{port.number}" for port in routing.candidates(request_of(**asked))] == found
 
 
+def test_it_is_exhausted_where_every_port_is_known_to_hold_a_sim_that_failed_it(fleet, routing):
+    tried = ("gw1-2", "gw2-1")
+    assert routing.is_exhausted(request_of(tried=tried))
+    assert not routing.is_exhausted(request_of(tried=tried[:1]))
+    assert not routing.is_exhausted(request_of(lane="send.none", tried=tried)), "nobody has failed it there"
+    fleet.port("gw2", 1).st = None
+    assert not routing.is_exhausted(request_of(tried=tried)), "after a start, before the first status"
+
+
 def test_the_state_of_a_port_makes_it_no_less_a_candidate(fleet, routing):
     fleet.note_status("gw1", row("2.01", 6), 0.0)
     fleet.pause_gateway("gw1", 0.0)
