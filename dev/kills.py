@@ -25,7 +25,7 @@ from dev.trial import publish_some, trial
 
 LONGEST_LIFE_S = 2.5
 RADIO_S = 0.2
-ENDS_WITHIN_S = 180.0
+ENDS_WITHIN_S = 120.0
 
 
 def patient(settings: dict[str, Any]) -> None:

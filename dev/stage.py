@@ -34,7 +34,11 @@ FINAL = frozenset({"sms.sent", "sms.failed", "sms.expired", "sms.rejected", "sms
 
 
 def heed_sigterm() -> None:
-    """Let SIGTERM end a command as Ctrl-C does: in order, with nothing left behind."""
+    """Let SIGTERM end a command as Ctrl-C does: in order, with nothing left behind.
+
+    Ctrl-C is heeded too where a shell began the command in its background, and so with SIGINT ignored.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 

@@ -27,6 +27,10 @@ async def test_eight_deaths_at_random_moments_break_nothing(amqp_url: str) -> No
 async def test_a_run_that_is_ended_leaves_nothing(amqp_url: str, tmp_path: Path) -> None:
     environment = {**os.environ, "AMQP_URL": amqp_url, "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     run = await asyncio.create_subprocess_exec(
+        "sh",
+        "-c",
+        'trap "" INT; exec "$@"',  # as a shell does for what it begins in its background
+        "sh",
         sys.executable,
         kills.__file__,
         env=environment,
