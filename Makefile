@@ -23,7 +23,7 @@ demo: ## broker, simulator and bridge on this machine, with real requests to wat
 
 test: check ## everything: the checks, then all tests against a real RabbitMQ node
 	@sh dev/setup.sh --dev
-	@.venv/bin/python -m pytest -p dev.strict --numprocesses 3 --dist worksteal
+	@.venv/bin/python -m pytest -p dev.strict --numprocesses 3 --dist loadgroup
 
 check: ## format, lint, types, imports, shell and image files, full coverage of the pure rooms
 	@sh dev/setup.sh --dev --no-broker

@@ -25,6 +25,7 @@ from tests.ejoin.cases import INBOXES, STATISTICS, STATUSES, SUBMIT_ANSWERS
 TASKS = [SmsTask(5011, Port(1), "+4915112345678", "hi"), SmsTask(5012, Port(2), "+4915112345679", "ho")]
 ANSWER = SUBMIT_ANSWERS[0]
 PASSWORD = "s#cr et&"
+TIME_WAIT = "06"
 
 Handler = Callable[[httpx.Request], Any]
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -447,10 +448,13 @@ async def test_a_connection_that_hangs_is_not_reached(connect_timeout_s: float, 
 
 
 def has_connection(url: str) -> bool:
-    """Whether this machine's kernel still works on a connection to the address, open or closed by us."""
+    """Whether this machine's kernel still works on a connection to the address, open or closed by us.
+
+    One in TIME_WAIT is over; it may be anybody's who had this port before.
+    """
     remote = f":{urlsplit(url).port:04X}"
     connections = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return any(to.endswith(remote) for _, _, to, *_ in connections)
+    return any(to.endswith(remote) and state != TIME_WAIT for _, _, to, state, *_ in connections)
 
 
 async def kernel_gives_up(url: str) -> None:

@@ -20,7 +20,7 @@ import pytest
 from dev.lives import Plan
 from dev.trial import Verdict, publish_mix, trial
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300), pytest.mark.xdist_group("crash")]
 AT_ONCE = 4
 DIES_WITHIN_S, ENDS_WITHIN_S = 30.0, 60.0
 LAST_STEPS_S = 6.0  # delivery reports and the relay's last step come after the last final event
@@ -28,6 +28,7 @@ LAST_STEPS_S = 6.0  # delivery reports and the relay's last step come after the 
 COMMITS = (
     "Inbound.absorb_inbox.absorb",
     "Inquiry._ask_for_counters.judge",
+    "Inquiry._settle_closed.settle",
     "Outbound._begin.begin",
     "Outbound._conclude.conclude",
     "Outbound._expire.<lambda>",
@@ -92,6 +93,7 @@ LATER = [
 SECOND_LIVES = [
     *(("POST: answered", f"commit Patrol.take_over.take: {stage}") for stage in ("before", "inside", "after")),
     *(("POST: answered", f"commit Inquiry._ask_for_counters.judge: {stage}") for stage in ("inside", "after")),
+    *(("POST: answered", f"commit Inquiry._settle_closed.settle: {stage}") for stage in ("before", "inside", "after")),
     *(("POST: before", f"publish hand-back: {stage}") for stage in ("before", "after")),
     ("commit Outbound._conclude.conclude: before", "commit _Push.absorb SmsReport: inside"),
     ("ack list/n: before", "ack list/n: before"),
