@@ -26,7 +26,7 @@ from bridge.metrics import Metrics
 from bridge.models import Clock, Key, Sms, State
 from bridge.rules import evidence, matching, outcomes
 from bridge.rules.evidence import Counters, Finding
-from bridge.rules.health import Fleet
+from bridge.rules.health import Fleet, PortBelief
 from bridge.settings import Settings
 from bridge.store.ledger import Account, ClosedAccount, Ledger, Transaction
 
@@ -402,6 +402,7 @@ class Inquiry:
             self._open_account(tx, gateway, port, fresh, counted, rows)
             return []
         if not any(company) or (account.foreign_at is not None and now - account.foreign_at < FOREIGN_FOR_S):
+            self._use_again(belief)
             return []
         if not self._are_settled(gateway, finding, company) or counted.waiting:
             asked.later.update(map(attempt_of, company.all))
@@ -410,15 +411,20 @@ class Inquiry:
         more_ok, more_failed = counted.ok - account.ok, counted.failed - account.failed
         tx.close_account(gateway, ClosedAccount(port, account.since, fresh.since, more_ok, more_failed))
         tx.open_account(gateway, port, fresh)
+        self._use_again(belief)
         return []
 
     def _let_idle(self, gateway: str, port: int, covered: Sequence[Sms]) -> None:
-        """Give a port in use nothing new until the next look, where that may settle a doubt; not for ever."""
-        seen, mono = self._questions[gateway].seen, self._clock.mono()
+        """Give a port in use nothing new while a look may settle a doubt there; not for ever."""
+        seen = self._questions[gateway].seen
         since = [seen[attempt_of(sms)] for sms in covered if attempt_of(sms) in seen]
         if since:
-            not_longer_than = max(since) + 2 * self._settings.timing.evidence_s
-            self._fleet.hold_port(gateway, port, min(mono + self._ask_every_s + TICK_S, not_longer_than))
+            self._fleet.hold_port(gateway, port, max(since) + 2 * self._settings.timing.evidence_s)
+
+    def _use_again(self, port: PortBelief) -> None:
+        mono = self._clock.mono()
+        if port.pause.until > mono:
+            self._fleet.hold_port(port.gateway, port.number, mono)
 
     def _are_settled(self, gateway: str, finding: Finding, company: Company) -> bool:
         """Whether nothing of it may still come to the device.
@@ -532,7 +538,8 @@ class Inquiry:
     async def _hold_back(self, gateway: str, *, answered: bool) -> None:
         """Give no new tasks to a gateway that does not answer, nor for a while to one with SMS that may have arrived.
 
-        They would follow into doubt, or blur what the counters show of those.
+        They would follow into doubt, or blur what the counters show of those. Nothing but the time or their end lets go
+        of it: a process that was paused meanwhile must not hand over before it has asked.
         """
         if gateway not in self._devices:
             return
@@ -544,9 +551,7 @@ class Inquiry:
             return
         rows = await self._ledger.write(lambda tx: tx.open_at(gateway))
         seen = [asked.seen.get(attempt_of(sms), mono) for sms in rows if sms.reason is not None and not _is_taken(sms)]
-        if seen:
-            longest_s = 2 * self._settings.timing.evidence_s
-            self._fleet.hold_gateway(gateway, min(mono + self._gone_after_s + TICK_S, max(seen) + longest_s))
+        self._fleet.hold_gateway(gateway, max(seen) + 2 * self._settings.timing.evidence_s if seen else mono)
 
     async def _settle(self, rows: Sequence[Sms], decide: Callable[[Sms, float], outcomes.Outcome | None]) -> None:
         """Decide on the rows as they are by now, in one transaction."""

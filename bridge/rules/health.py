@@ -25,29 +25,37 @@ NO_PACE = Pace(0.0, 1)
 
 
 class Pause:
-    """Leaves something alone that refused or did not answer: each time twice as long, until it works again."""
+    """Leaves something alone that refused or did not answer: each time twice as long, until it works again.
 
-    __slots__ = ("_length_s", "until")
+    Apart from that it may be held: nothing failed, but it is left alone as well.
+    """
+
+    __slots__ = ("_failed_until", "_held_until", "_length_s")
 
     def __init__(self) -> None:
-        self.until = -math.inf
+        self._failed_until = self._held_until = -math.inf
         self._length_s = 0.0
+
+    @property
+    def until(self) -> float:
+        """Until when it is left alone."""
+        return max(self._failed_until, self._held_until)
 
     def begin(self, now: float, *, stop: bool = False, least_s: float = 0.0) -> float:
         """It failed; answers until when to leave it alone. Failures during a pause are of the same trouble."""
         first, longest = (max(one, least_s) for one in (STOP_S if stop else PAUSE_S))
-        if self.until <= now or self._length_s < first:
+        if self._failed_until <= now or self._length_s < first:
             self._length_s = min(max(first, 2 * self._length_s), longest)
-            self.until = now + self._length_s
-        return self.until
+            self._failed_until = now + self._length_s
+        return self._failed_until
 
     def hold(self, until: float) -> None:
-        """Nothing failed, but leave it alone until then."""
-        self.until = max(self.until, until)
+        """Hold it until then, instead of what was said before."""
+        self._held_until = until
 
     def lift(self) -> bool:
         """It may be tried at once; should it fail again, the next pause is the longer one. True where that is news."""
-        was, self.until = self.until, -math.inf
+        was, self._failed_until = self._failed_until, -math.inf
         return was > -math.inf
 
     def reset(self) -> bool:
@@ -205,14 +213,14 @@ class Fleet:
         return belief.pause.begin(now, stop=stop, least_s=least_s)
 
     def hold_gateway(self, gateway: str, until: float) -> None:
-        """Leave a gateway alone until then; it is no failure of its own."""
+        """Leave a gateway alone until then, and no longer; it is no failure of its own."""
         belief = self.gateways[gateway]
         for port in belief.ports.values():
             self.note_news(port)
         belief.pause.hold(until)
 
     def hold_port(self, gateway: str, number: int, until: float) -> None:
-        """The same for one port, unless its device says meanwhile that it is well."""
+        """The same for one port, whatever its device says of it."""
         port = self.port(gateway, number)
         self.note_news(port)
         port.pause.hold(until)

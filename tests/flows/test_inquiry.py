@@ -337,6 +337,16 @@ class TestCounters:
         await world.accept({"id": "c"}, key="send.single")
         assert len(world.device.posts) == 2
 
+    async def test_a_process_that_was_paused_asks_before_it_hands_over(self, world: World) -> None:
+        await doubt(world)
+        await world.passes(1)
+        world.mono += 20
+        await world.accept({"id": "b"}, key="send.single")
+        assert len(world.device.posts) == 1
+        await world.passes(1)
+        await world.settle()
+        assert (await state(world), len(world.device.posts)) == (State.HANDED_BACK, 2)
+
     async def test_a_card_that_comes_in_is_asked_about_at_once(self, world: World) -> None:
         world.registered(1, st=0)
         await world.passes(60)
@@ -357,8 +367,8 @@ class TestCounters:
         await world.settle()
         assert len(world.device.posts) == 2
 
-    async def test_so_is_one_where_something_changes_at_every_look(self, world: World) -> None:
-        await report_lost(world, {"id": "a"})
+    async def test_so_is_one_where_something_changed_while_the_device_was_asked(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
         world.device.counted[1] = (102, 10, 0)
 
         async def another() -> None:
@@ -367,7 +377,7 @@ class TestCounters:
             await world.push(report(world.tid))
 
         world.device.while_counting = another
-        await world.passes(20)
+        await world.passes(30 + 8 + 60 + 1)
         assert (await state(world, "a"), await state(world, "b")) == (State.IN_DOUBT, State.SENT)
         await world.accept({"id": "c"}, key="send.single")
         assert len(world.device.posts) == 2

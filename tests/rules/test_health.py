@@ -191,9 +191,19 @@ def test_a_pause_may_have_to_be_longer_than_usual():
 def test_a_gateway_may_be_held_without_having_failed():
     fleet = fleet_of(gw1=1)
     fleet.hold_gateway("gw1", 30.0)
-    fleet.hold_gateway("gw1", 20.0)
+    fleet.note_success("gw1")
     assert not fleet.usable(fleet.port("gw1", 1), 29.9) and fleet.usable(fleet.port("gw1", 1), 30.0)
     assert fleet.pause_gateway("gw1", 30.0) == 32.0, "its next trouble begins with a short pause"
+
+
+def test_whoever_holds_it_may_let_go_but_not_of_its_own_pause():
+    fleet = fleet_of(gw1=1)
+    fleet.hold_gateway("gw1", 30.0)
+    fleet.hold_gateway("gw1", 0.0)
+    assert fleet.usable(fleet.port("gw1", 1), 0.0)
+    fleet.pause_gateway("gw1", 0.0)
+    fleet.hold_gateway("gw1", 0.0)
+    assert not fleet.usable(fleet.port("gw1", 1), 0.0)
 
 
 def test_so_may_a_port():
