@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bridge.ejoin.codes import PROVEN_OPERATOR_CAUSES
 from bridge.models import SMS_EVENTS
-from dev.chaos.plan import APP_ID, Arrival, Ask, Sms
+from dev.chaos.plan import APP_ID, POLL_S, Arrival, Ask, Sms
 from dev.stage import FINAL
 
 FOREIGN = "foreign"
@@ -436,13 +436,16 @@ def _fate(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _untold(history: History, doubt: _Doubt) -> set[str]:
-    """What the device counted on that SIM meanwhile and could not tell, whatever a delivery report told of it."""
+    """What the device counted on that SIM meanwhile and could not tell, whatever a delivery report told of it.
+
+    Or shortly before: between two looks at the counters nobody can say whose result was whose.
+    """
     return {
         str(row["result"])
         for row in history.record
         if row["kind"] == "reported"
         and (row["gateway"], row["iccid"]) == (doubt.gateway, doubt.sim)
-        and doubt.began <= row["at"] <= doubt.ended
+        and doubt.began - POLL_S <= row["at"] <= doubt.ended
         and (row["gateway"], row["tid"]) not in history.reports
     }
 

@@ -20,6 +20,9 @@ ROUTES: dict[str, list[str]] = {
     "bulk": ["gw2:5-8", "gw3"],
 }
 APP_ID = "chaos"
+POLL_S = 10.0
+"""The bridge reads a gateway's counters at least so often, where nothing is in doubt."""
+
 DRAIN_S = 60.0
 """Of the minutes asked for, so much is kept for the end: no traffic, no faults, only what is left to settle."""
 

@@ -23,7 +23,7 @@ import yaml
 
 from dev.broker import BrokerNode, node_broker
 from dev.chaos.judge import Happened
-from dev.chaos.plan import GATEWAYS, PORTS, ROUTES, Fault
+from dev.chaos.plan import GATEWAYS, POLL_S, PORTS, ROUTES, Fault
 from dev.chaos.proxy import Proxy
 from dev.stage import Stage, spawn, stage
 
@@ -208,7 +208,7 @@ def impatient(settings: dict[str, Any]) -> None:
     settings["limits"] = {"segments_per_min": 60, "burst": 3}
     settings["routes"] = [{"name": name, "ports": ports} for name, ports in ROUTES.items()]
     for gateway in settings["gateways"]:
-        gateway |= {"report_period_s": 1, "posts_per_s": 4.0, "poll_s": 10.0}
+        gateway |= {"report_period_s": 1, "posts_per_s": 4.0, "poll_s": POLL_S}
 
 
 @asynccontextmanager

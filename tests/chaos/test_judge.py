@@ -8,7 +8,7 @@ import pytest
 
 from dev.chaos import judge
 from dev.chaos.judge import Asked, Came, Finding, Happened, History, Told, key_of_dead
-from dev.chaos.plan import Arrival, Ask, Sms
+from dev.chaos.plan import POLL_S, Arrival, Ask, Sms
 
 TO = "+4915100000001"
 
@@ -331,6 +331,17 @@ def test_one_is_not_where_another_report_with_another_word_got_lost():
     assert provable(more=(asked("s2"),), events=(delivered,), record=[*SENT, *other]) == []
     heard = {**row("callback", "s2"), "http_status": 200, "tids": [8]}
     assert len(provable(more=(asked("s2"),), events=(delivered,), record=[*SENT, *other, heard])) == 1
+
+
+@pytest.mark.parametrize(("before_s", "count"), [(POLL_S - 1, 0), (POLL_S + 1, 1)])
+def test_nor_where_the_bridge_had_no_turn_to_look_between_the_two(before_s: float, count: int):
+    handed_at = SENT[0]["at"] - before_s
+    other = [
+        row("handed_over", "s2", tid=8, at=handed_at),
+        row("reported", "s2", tid=8, at=handed_at, result="failed", reason="6 Timeout"),
+    ]
+    delivered = told("sms.sent", "s2", at=110.0)
+    assert len(provable(more=(asked("s2"),), events=(delivered,), record=[*other, *SENT])) == count
 
 
 def test_one_that_was_in_doubt_on_another_sim_or_at_another_time_does_not_matter():
