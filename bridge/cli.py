@@ -567,7 +567,7 @@ def _shower(as_json: bool) -> Callable[[dict[str, Any]], None]:
 def _line(told: Mapping[str, Any]) -> Text:
     """An event, or the note that a request was published, on one line for people."""
     if "routing_key" in told:
-        return Text(f"{datetime.now():%H:%M:%S} published      {told['id']}  {told['routing_key']}")  # noqa: DTZ005
+        return Text(f"{datetime.now().astimezone():%H:%M:%S} published      {told['id']}  {told['routing_key']}")
     data = told.get("data") or {}
     kind = str(told.get("type", "?")).removesuffix(".v1")
     verb = kind.rpartition(".")[2]
@@ -641,7 +641,8 @@ def _as_row(letter: Letter) -> dict[str, Any]:
 def _print_letters(console: Console, letters: Sequence[Letter]) -> None:
     table = _table("id", "reason", "since", "routing key", "app_id", "request", "detail")
     for letter in letters:
-        since = "?" if letter.dead_at is None else f"{datetime.fromtimestamp(letter.dead_at):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ006
+        dead_at = None if letter.dead_at is None else datetime.fromtimestamp(letter.dead_at).astimezone()
+        since = "?" if dead_at is None else f"{dead_at:%Y-%m-%d %H:%M:%S}"
         told = (letter.letter_id, letter.reason, since, letter.routing_key, letter.app_id, letter.request_id or "?")
         table.add_row(*(Text(_printable(word)) for word in (*told, letter.detail)))
     if letters:
