@@ -447,7 +447,8 @@ class Inquiry:
         """Begin an account when nothing older may still come to the device, and the counters hold nothing untold.
 
         That is so where nothing waits there; or where all that is on its way waits there, and nothing in doubt or given
-        up was handed over after the first of it: then just these are in the account.
+        up was handed over after the first of it: then just these are in the account. Who is in a closed one was counted,
+        so others wait in his place.
         """
         asked, mono = self._questions[gateway], self._clock.mono()
         coming = [
@@ -458,7 +459,9 @@ class Inquiry:
             and mono - asked.seen.get(attempt_of(sms), mono) < self._gone_after_s
         ]
         on_its_way = [sms.begun_n or 0 for sms in rows if sms.state is State.SUBMITTED and sms.reason is None]
-        since = min(on_its_way) - 1 if counted.waiting and on_its_way else account.since
+        counted_until = max((closed.until for closed in tx.closed_accounts(gateway) if closed.port == port), default=0)
+        waits_since = max(min(on_its_way, default=0) - 1, counted_until)
+        since = waits_since if counted.waiting and on_its_way else account.since
         awaited = [sms for sms in rows if (sms.begun_n or 0) > since]
         if coming or counted.waiting not in {0, len(on_its_way)} or len(awaited) != counted.waiting:
             asked.unopened = True

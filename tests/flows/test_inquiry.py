@@ -624,6 +624,15 @@ class TestCounters:
         await world.passes(60)
         assert (await state(world, "a"), await state(world, "b")) == (State.FAILED, State.SENT)
 
+    async def test_who_is_in_it_is_in_no_later_one_whatever_waits_in_the_device(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
+        await world.accept({"id": "b"}, key="send.single")
+        for ssrc, counted in (("first", (101, 11, 0)), ("second", (0, 0, 2)), ("second", (2, 0, 0))):
+            world.device.ssrc, world.device.counted[1] = ssrc, counted
+            await world.inquiry.ask("gw1")
+        await world.passes(130)
+        assert (await state(world, "a"), await state(world, "b")) == (State.IN_DOUBT, State.IN_DOUBT)
+
     async def test_and_it_is_forgotten_with_the_last_of_them(self, world: World) -> None:
         await world.accept({"id": "a"}, key="send.single")
         world.device.counted[1] = (101, 10, 0)
