@@ -102,6 +102,8 @@ class Routing:
 
         Not while one of them was never heard: who knows what lies there.
         """
+        if not request.tried:  # nearly all of them, and a lane may have thousands of ports
+            return False
         ports = self.reach(self.wish(request))
         return bool(ports) and all(port.st is not None and port.sim in request.tried for port in ports)
 
