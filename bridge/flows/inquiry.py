@@ -447,8 +447,8 @@ class Inquiry:
         """Begin an account when nothing older may still come to the device, and the counters hold nothing untold.
 
         That is so where nothing waits there; or where all that is on its way waits there, and nothing in doubt or given
-        up was handed over after the first of it: then just these are in the account. Who is in a closed one was counted,
-        so others wait in his place.
+        up was handed over after the first of it: then just these are in the account. Who is in a closed one was
+        counted, so others wait in his place.
         """
         asked, mono = self._questions[gateway], self._clock.mono()
         coming = [
