@@ -195,11 +195,15 @@ def simulate(
     delivery_s: Annotated[float, typer.Option(help="From on air to the delivery report.")] = 1.0,
     register_s: Annotated[float, typer.Option(help="From inserting a SIM to registered.")] = 2.0,
     sent_sms: Annotated[bool, typer.Option("--sent-sms", help="Push sent-sms for every send.")] = False,
+    dialect: Annotated[
+        list[str] | None, typer.Option(help="How they write, name=value (ports=letters); give it several times.")
+    ] = None,
     max_tasks: Annotated[int, typer.Option(help="Live tasks that a gateway takes.")] = 10_000,
     min_period_s: Annotated[float, typer.Option(help="Shortest period of dev-status.")] = 60.0,
 ) -> None:
     """Run simulated gateways; one JSON line with all addresses says that they are ready."""
-    from bridge.simulator.main import serve  # noqa: PLC0415 - the other commands start without it
+    from bridge.simulator.encode import Dialect  # noqa: PLC0415 - the other commands start without it
+    from bridge.simulator.main import serve  # noqa: PLC0415
     from bridge.simulator.options import SimulatorOptions  # noqa: PLC0415
 
     options = SimulatorOptions(
@@ -217,6 +221,7 @@ def simulate(
         delivery_s=delivery_s,
         register_s=register_s,
         sent_sms=sent_sms,
+        dialect=Dialect.of(dialect or ()),
         max_tasks=max_tasks,
         min_period_s=min_period_s,
     )

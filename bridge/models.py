@@ -502,6 +502,7 @@ class SmsReceived(EventData):
     gateway: str
     port: int | None = None
     slot: int | None = None
+    sim_pool: str | None = Field(None, description="Where the card lies in a SIM pool; slot is the pool's then.")
     sim: str | None = Field(None, description="The card: its ICCID where known, else gateway/port.slot.")
     receiver: str | None = Field(None, description="The SIM's own number, where anybody knows it.")
     sender: str
@@ -537,7 +538,47 @@ class SmsObserved(EventData):
     code: int | None = None
     text: str | None = Field(None, description="The device's wording of the code; never the SMS's text.")
     submitter: str | None = None
+    submitter_ip: str | None = None
+    submitter_port: int | None = None
+    tid: int | None = Field(None, description="The other submitter's.")
+    smsc: str | None = None
+    took_ms: int | None = None
+    seq: int | None = Field(None, description="The device's.")
     sent_at: datetime | None = None
+
+
+class Quota(BaseModel):
+    """What the device counts of something, and how much of it allows (the document's ``n/m``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    used: int
+    allowed: int | Literal["unlimited"]
+
+
+class PortUsage(BaseModel):
+    """The device's own counts and caps of a card, where it tells them: in all, in this month, on this day."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    minutes_total: Quota | None = Field(None, description="Minutes of calls.")
+    minutes_month: Quota | None = None
+    minutes_day: Quota | None = None
+    calls_total: Quota | None = Field(None, description="Numbers called.")
+    calls_month: Quota | None = None
+    calls_day: Quota | None = None
+    talks_total: Quota | None = Field(None, description="Numbers talked with.")
+    talks_month: Quota | None = None
+    talks_day: Quota | None = None
+    sms_total: Quota | None = Field(None, description="SMS sent.")
+    sms_month: Quota | None = None
+    sms_day: Quota | None = None
+    data_total_mb: float | None = Field(None, description="Traffic.")
+    data_day_mb: float | None = None
+    data_24h_mb: float | None = None
+    data_1h_mb: float | None = None
+    data_last_mb: float | None = None
+    data_last_url: str | None = None
 
 
 class PortChanged(EventData):
@@ -553,10 +594,19 @@ class PortChanged(EventData):
     sim: str | None = None
     iccid: str | None = None
     imsi: str | None = None
+    imei: str | None = Field(None, description="Of the radio module.")
     number: str | None = None
     operator: str | None = None
     signal: int | None = None
     balance: float | None = None
+    network: int | None = Field(None, description="The network's generation.")
+    active: bool | None = Field(None, description="Whether it is the card in use of its port, in a gateway.status.")
+    inserted: bool | None = None
+    slot_active: bool | None = None
+    led: bool | None = None
+    sim_pool: str | None = None
+    seq: int | None = Field(None, description="The device's.")
+    usage: PortUsage | None = None
 
 
 class GatewayUp(EventData):
@@ -593,6 +643,10 @@ class GatewayStatus(EventData):
     seq: int | None = None
     version: str | None = None
     mac: str | None = None
+    ip: str | None = None
+    expires_s: float | None = Field(None, description="The next one is due by then.")
+    max_ports: int | None = None
+    max_slots: int | None = None
     ports: list[PortChanged] = Field(default_factory=list)
 
 
@@ -617,17 +671,29 @@ class CommandFailed(EventData):
     detail: str = Field(description="A sentence for people, with the cure.")
 
 
-class GatewayUnrecognised(EventData):
-    """A push that nobody documents or that cannot be read: the body as it came (at most 16 KiB)."""
+class RawPush(EventData):
+    """A push whose body is told as it came (at most 16 KiB)."""
 
-    kind: ClassVar[str] = "gateway.unrecognised"
     gateway: str
-    type: str | None = None
-    reason: str | None = None
     content_type: str | None = None
     body: str = Field(description="UTF-8 where it is, else base64 (see base64).")
     base64: bool | None = None
     truncated: bool | None = None
+
+
+class CallRecorded(RawPush):
+    """A call detail record; no document shows one, so the body is told as it came (at most 16 KiB)."""
+
+    kind: ClassVar[str] = "call.recorded"
+    port: int | None = None
+
+
+class GatewayUnrecognised(RawPush):
+    """A push that nobody documents or that cannot be read: the body as it came (at most 16 KiB)."""
+
+    kind: ClassVar[str] = "gateway.unrecognised"
+    type: str | None = None
+    reason: str | None = None
 
 
 SMS_EVENTS: dict[str, type[SmsData]] = {
@@ -657,6 +723,7 @@ EVENT_TYPES: dict[str, type[EventData]] = SMS_EVENTS | {
         GatewayStatus,
         CommandDone,
         CommandFailed,
+        CallRecorded,
         GatewayUnrecognised,
     )
 }

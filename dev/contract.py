@@ -25,6 +25,7 @@ from bridge.models import (
     MAX_BODY_BYTES,
     MAX_RECIPIENTS,
     SMS_EVENTS,
+    CallRecorded,
     CloudEvent,
     Command,
     CommandDone,
@@ -36,7 +37,9 @@ from bridge.models import (
     GatewayUnrecognised,
     GatewayUp,
     PortChanged,
+    PortUsage,
     Publication,
+    Quota,
     Replay,
     SendRequest,
     Sms,
@@ -277,7 +280,10 @@ _DETAILS: dict[str, Members] = {
 def _other_examples() -> list[tuple[EventData, str, int | None]]:
     """(data, event id, port)."""
     at, sim, number = moment(NOON - 1), "8949020000012345678", "+491701234567"
-    port = PortChanged(gateway="gw1", port=3, slot=1, state="registered", st=3, sim=sim, iccid=sim, signal=21)
+    port = PortChanged(
+        gateway="gw1", port=3, slot=1, state="registered", st=3, sim=sim, iccid=sim, signal=21,
+        usage=PortUsage(sms_day=Quota(used=3, allowed=100), minutes_total=Quota(used=0, allowed="unlimited")),
+    )  # fmt: skip
     return [
         (
             SmsReceived(
@@ -333,9 +339,16 @@ def _other_examples() -> list[tuple[EventData, str, int | None]]:
             None,
         ),
         (
+            CallRecorded(
+                gateway="gw1", port=3, content_type="application/json", body='{"type":"cdr","port":"3.01","dur":5}'
+            ),
+            "gw1/fcde2b2edba56bf408601fb721fe9b5c/2945448",
+            3,
+        ),
+        (
             GatewayUnrecognised(
-                gateway="gw1", type="cdr", reason="unknown type", content_type="application/json",
-                body='{"type":"cdr","port":"3.01","dur":5}',
+                gateway="gw1", type="fax", reason="unknown type", content_type="application/json",
+                body='{"type":"fax","port":"3.01","dur":5}',
             ),
             "gw1/2c26b46b68ffc68ff99b453c1d304134/2945448",
             None,

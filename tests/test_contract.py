@@ -186,6 +186,7 @@ async def ports_and_gateways_change(world: World) -> None:
     await world.push(port_status(77, seq=6))
     status = {"type": "dev-status", "seq": 9, "expires": 60, "mac": "m", "ver": "1", "max-ports": 3, "max-slot": 1}
     rows = [{"port": "1.01", "seq": 9, "st": 3, "iccid": "sim1", "bal": "1.50", "sig": 20, "opr": "46001"}]
+    rows[0] |= {"smsctl_day": "3/100", "tot_dur": "0/-1", "dataflow_day": "1.5", "active": 1, "led": 0}
     await world.push(status | {"status": [*rows, {"port": "2.01", "st": "0"}]})
     await world.push(status | {"seq": 1, "status": rows})
     await world.patrol._ask_status("gw1")
@@ -220,8 +221,12 @@ async def operators_command(world: World) -> None:
 
 
 async def garbage_comes_in(world: World) -> None:
-    for body in (b"\xff\x00 no JSON", b'{"type": "cdr", "dur": 5}', b"x" * 20_000):
+    for body in (b"\xff\x00 no JSON", b'{"type": "fax", "dur": 5}', b"x" * 20_000):
         await world.push(body)
+
+
+async def a_call_is_recorded(world: World) -> None:
+    await world.push(b'{"type": "cdr", "port": "2B", "dur": 5}')
 
 
 Scenario = Callable[[World], Awaitable[None]]
@@ -241,6 +246,7 @@ SCENARIOS: dict[Scenario, set[str]] = {
     ports_and_gateways_change: {"port.changed", "gateway.status", "gateway.restarted", "gateway.up", "gateway.down"},
     operators_command: {"command.done", "command.failed", "sms.expired"},
     garbage_comes_in: {"gateway.unrecognised"},
+    a_call_is_recorded: {"call.recorded"},
 }
 """What happens, and the types of event that it must have brought about."""
 

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 from bridge.ejoin import ports
 from bridge.ejoin.codes import SUCCESS
 from bridge.ejoin.facts import (
+    CallRecord,
     DeliveryReport,
     DeviceStatus,
     Fact,
@@ -25,6 +26,7 @@ from bridge.ejoin.facts import (
     InboxPage,
     ListedTask,
     PortStatus,
+    Quota,
     ReceivedSms,
     SentRow,
     SentSms,
@@ -43,17 +45,21 @@ MAX_DEPTH = 32
 MAX_NUMBER = 64
 """Characters of the longest number that is read as one."""
 
+LEAST_EXPIRES_MS = 10_000
+"""A period of status reports is milliseconds from here on: as seconds it would be hours."""
+
 Members: TypeAlias = dict[str, Any]
 
 _NOT_BRACKETS = re.compile(r"[^\[\]{}]+")
 _CODE_AND_TEXT = re.compile(r"(-?[0-9]{1,18})(?:[\s:,;-]+(.*))?", re.DOTALL)
-_LIMIT = re.compile(r"([0-9]{1,9})\s*/\s*(-?[0-9]{1,9})")
+_QUOTA = re.compile(r"([0-9]{1,9})\s*/\s*(-?[0-9]{1,9})")
 _SCTS = re.compile(r"([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9A-Fa-f])([0-9])")
 _HEADER = re.compile(
     r"(?:[0-9]{1,3}\r?\n)?((?:(?:Sender|Receiver|SMSC|SCTS)[ \t]*:[^\r\n]*(?:\r?\n|\Z)){3,4})(?:\r?\n|\Z)",
     re.IGNORECASE,
 )
 _QUOTED_PORT = re.compile(r'"([^"]*)"(.*)')
+_ICCID = re.compile(r"89[0-9]{16,18}[0-9Ff]?")
 _INTEGER = re.compile(r"\s*([+-]?[0-9]{1,19})\s*")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _NOT_IN_NUMBERS = re.compile(r"[\s+()-]")
@@ -227,9 +233,9 @@ def _report(entry: Any) -> tuple[SmsReport | None, str]:
     tid = _int(entry.get("tid")) if isinstance(entry, dict) else None
     if tid is None:
         return None, "a report without a readable tid"
-    sent_cells, failed_cells = _rows(entry.get("sdr")), _rows(entry.get("fdr"))
-    sent = tuple(_sent_row(row) for row in sent_cells if isinstance(row, list) and len(row) > 1)
-    failed = tuple(_failed_row(row) for row in failed_cells if isinstance(row, list) and len(row) > 1)
+    sent_rows, failed_rows = _rows(entry.get("sdr")), _rows(entry.get("fdr"))
+    sent = tuple(_sent_row(cells) for row in sent_rows if (cells := _cells(row)) is not None)
+    failed = tuple(_failed_row(cells) for row in failed_rows if (cells := _cells(row)) is not None)
     report = SmsReport(
         tid,
         _count(entry, "sending", 0),
@@ -239,8 +245,51 @@ def _report(entry: Any) -> tuple[SmsReport | None, str]:
         sent,
         failed,
     )
-    complete = len(sent) == len(sent_cells) and len(failed) == len(failed_cells)
-    return report, "" if complete else "a detail row that is no list"
+    complete = len(sent) == len(sent_rows) and len(failed) == len(failed_rows)
+    return report, "" if complete else "a detail row that cannot be read"
+
+
+DETAIL_CELLS = (
+    ("index", "idx"),
+    ("number", "num", "to"),
+    ("port", "sms_sending_port"),
+    ("ts", "time", "timestamp", "sms_send_timestamp"),
+    ("progress_reason", "code", "reason"),
+    ("operator_reason", "carrier_reason", "gsm_cause"),
+)
+"""The cells of a detail row (1.3.2.3) in their order, by the names under which later documents draw it as an object."""
+
+
+def _cells(row: Any) -> list[Any] | None:
+    """The cells of a detail row: a list, a line with commas, or an object; None where it is none of them."""
+    if isinstance(row, list) and len(row) == 1 and isinstance(row[0], dict | list):
+        row = row[0]  # drawn so in one document
+    cells: list[Any] | None = row if isinstance(row, list) else None
+    if isinstance(row, str):
+        cells = [cell.strip() for cell in row.split(",", len(DETAIL_CELLS) - 1)]
+    elif isinstance(row, dict):
+        cells = _named_cells(row)
+    if cells is None or len(cells) < 2:
+        return None
+    if len(cells) > 4 and _ICCID.fullmatch(_word(cells[3])):  # a central manager names its box, and the card
+        return [*cells[:2], _word(cells[2]).partition(".")[2], *cells[4:]]
+    return cells
+
+
+def _named_cells(row: Members) -> list[Any] | None:
+    """The cells of an object; the newest firmware counts recipients from 1 and names the slot apart from the port."""
+    if not any(name in row for name in DETAIL_CELLS[1]):
+        return None
+    cells = [_first(row, *names) for names in DETAIL_CELLS]
+    if cells[0] is None and (place := _int(row.get("seq"))) is not None:
+        cells[0] = max(place - 1, 0)
+    return [*cells[:2], _placed(row, cells[2]), *cells[3:]]
+
+
+def _placed(row: Members, port: Any) -> Any:
+    """A port cell, with the slot that stands in a member of its own."""
+    slot = _int(row.get("slot"))
+    return port if slot is None or slot < 1 or _int(port) is None else f"{_int(port)}.{slot:02d}"
 
 
 def _sent_row(row: list[Any]) -> SentRow:
@@ -308,7 +357,7 @@ def _device_status(told: Members) -> tuple[DeviceStatus, bool]:
     readable = tuple(status for status in statuses if status is not None)
     status = DeviceStatus(
         _int(told.get("seq")),
-        _int(told.get("expires")),
+        _expires_s(told.get("expires")),
         _word(told.get("mac")),
         _word(told.get("ip")),
         _word(told.get("ver")),
@@ -319,10 +368,45 @@ def _device_status(told: Members) -> tuple[DeviceStatus, bool]:
     return status, len(readable) == len(rows)
 
 
+def _expires_s(value: Any) -> float | None:
+    """The period of the snapshots: seconds, or in the document's own sample milliseconds; -1 where nobody asked."""
+    told = _float(value)
+    if told is None or told <= 0:
+        return None
+    return told / 1000 if told >= LEAST_EXPIRES_MS else told
+
+
+QUOTAS = {
+    "minutes_total": "tot_dur",
+    "minutes_month": "mon_dur",
+    "minutes_day": "day_dur",
+    "calls_total": "mcn_tot",
+    "calls_month": "mcn_mon",
+    "calls_day": "mcn_day",
+    "talks_total": "mtn_tot",
+    "talks_month": "mtn_mon",
+    "talks_day": "mtn_day",
+    "sms_total": "smsctl_tot",
+    "sms_month": "smsctl_mon",
+    "sms_day": "smsctl_day",
+}
+"""The ``n/m`` members of a port status (4.1), by the names of PortStatus."""
+
+VOLUMES_MB = {
+    "data_total_mb": "dataflow_tot",
+    "data_day_mb": "dataflow_day",
+    "data_24h_mb": "dataflow_24hours",
+    "data_1h_mb": "dataflow_1hour",
+    "data_last_mb": "dataflow_last",
+}
+
+
 def _port_status(row: Members) -> PortStatus | None:
     port = _port(row.get("port"))
     if port is None:
         return None
+    counted: dict[str, Any] = {name: _quota(row[key]) for name, key in QUOTAS.items() if key in row}
+    counted |= {name: _float(row[key]) for name, key in VOLUMES_MB.items() if key in row}
     return PortStatus(
         port,
         _code_and_text(_first(row, "st", "status"))[0],
@@ -335,15 +419,21 @@ def _port_status(row: Members) -> PortStatus | None:
         operator=_word(row.get("opr")),
         balance=_float(row.get("bal")),
         signal=_int(row.get("sig")),
-        sms_total=_limit(row.get("smsctl_tot")),
-        sms_month=_limit(row.get("smsctl_mon")),
-        sms_day=_limit(row.get("smsctl_day")),
+        sim_pool=_word(row.get("sim")),
+        inserted=_switch(row.get("inserted")),
+        slot_active=_switch(row.get("slot_active")),
+        led=_switch(row.get("led")),
+        network=_int(row.get("network")),
+        data_last_url=_word(row.get("dataflow_url")),
+        **counted,
     )
 
 
 def _decode_sent_sms(push: Members) -> Decoded:
     code, text = _code_and_text(push.get("status"))
     tid, recipient = _int(_first(push, "sms_tid", "tid")), _word(_first(push, "recver", "receiver"))
+    if tid is None and "time" in push:
+        tid = _int(push.get("sms_time"))  # the table's name for what the sample calls sms_tid
     if tid is None and not recipient:
         return [], "neither a task id nor a recipient"
     encoded = _word(push.get("charset")).lower() == "base64"
@@ -358,8 +448,42 @@ def _decode_sent_sms(push: Members) -> Decoded:
         took_ms=_int(push.get("dur")),
         smsc=_word(push.get("smc")),
         body=_content(push.get("data")) if encoded else _text(push.get("data")),
+        seq=_int(push.get("seq")),
+        source_ip=_word(push.get("src_ip")),
+        source_port=_int(push.get("src_port")) or None,
     )
     return [sent], ""
+
+
+def _decode_call_record(push: Members) -> Decoded:
+    return [CallRecord(_port(push.get("port")))], ""
+
+
+def _decode_sent_status(push: Members) -> Decoded:
+    """The newest firmware's report: what the document calls ``rpts``, its rows objects."""
+    return _decode_status_report({"rpts": push.get("statuses")})
+
+
+def _decode_received(push: Members) -> Decoded:
+    """The newest firmware's incoming SMS: one object each, which names the card."""
+    facts: list[Fact] = []
+    unreadable = _absent(push, "smses")
+    for row in _rows(push.get("smses")):
+        fact = _received_object(row) if isinstance(row, dict) else None
+        if fact is None:
+            unreadable = "a row that is neither an SMS nor a delivery report"
+        else:
+            facts.append(fact)
+    return facts, unreadable
+
+
+def _received_object(row: Members) -> ReceivedSms | DeliveryReport | None:
+    content, at, iccid = _content(row.get("sms")), _moment(row.get("ts")), _word(row.get("iccid"))
+    port, sender, receiver = _port(_placed(row, row.get("port"))), _word(row.get("from")), _word(row.get("to"))
+    if not _switch(row.get("is_report")):
+        return _with_headers(content, port=port, at=at, sender=sender, receiver=receiver, iccid=iccid, via="push")
+    code, stamp = _code_and_text(content)
+    return None if code is None else DeliveryReport(port, at, receiver, code, sender, stamp, iccid)
 
 
 DECODERS: dict[str, Callable[[Members], Decoded]] = {
@@ -369,6 +493,9 @@ DECODERS: dict[str, Callable[[Members], Decoded]] = {
     "dev-status": _decode_dev_status,
     "sent-sms": _decode_sent_sms,
     "reve-sms": _decode_sent_sms,  # the document's own slip in 4.4
+    "cdr": _decode_call_record,
+    "sms-sent-status": _decode_sent_status,
+    "received-sms": _decode_received,
 }
 """One decoder per type of push; whatever is not here is Unrecognised."""
 
@@ -544,12 +671,18 @@ def _first(told: Members, *names: str) -> Any:
 
 def _rows(value: Any) -> list[Any]:
     """The rows of a list; a single row may stand there by itself."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) or _is_line(value):
         return [value]
     if not isinstance(value, list):
         return []
-    # No single row holds a list or an object, so a list that does is a list of rows, whatever else is in it.
-    return value if not value or any(isinstance(cell, list | dict) for cell in value) else [value]
+    # No single row holds a list or an object, so a list that does is a list of rows, whatever else is in it. Nor does
+    # one consist of lines with commas in them.
+    holds_rows = any(isinstance(cell, list | dict) for cell in value) or all(_is_line(cell) for cell in value)
+    return value if not value or holds_rows else [value]
+
+
+def _is_line(cell: Any) -> bool:
+    return isinstance(cell, str) and "," in cell
 
 
 def _int(value: Any) -> int | None:
@@ -563,6 +696,11 @@ def _int(value: Any) -> int | None:
     if not isinstance(value, int) or abs(value) >= _MAX_INTEGER:
         return None
     return int(value)
+
+
+def _switch(value: Any) -> bool | None:
+    told = _code_and_text(value)[0]
+    return None if told is None else told != 0
 
 
 def _float(value: Any) -> float | None:
@@ -637,9 +775,9 @@ def _port(value: Any) -> Port | None:
         return None
 
 
-def _limit(value: Any) -> tuple[int, int | None] | None:
+def _quota(value: Any) -> Quota | None:
     """A device's ``n/m``: used and allowed, where -1 allows any number."""
-    match = _LIMIT.fullmatch(_word(value))
+    match = _QUOTA.fullmatch(_word(value))
     if match is None:
         return None
     allowed = int(match[2])

@@ -135,6 +135,7 @@ class DeliveryReport:
     code: int | None
     smsc: str = ""
     stamp: str = ""
+    iccid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +169,18 @@ class SimStatistics:
     sending: int
 
 
+Quota: TypeAlias = tuple[int, int | None]
+"""A device's ``n/m``: used and allowed, where None allows any number."""
+
+
 @dataclass(frozen=True, slots=True)
 class PortStatus:
     """The state of one port or card (4.1). ``st`` is the document's table; None where it could not be read.
 
-    ``signal`` 0 to 31 (99 unknown), ``balance`` in the card's currency; ``sms_day`` and its sisters are the device's
-    own ``n/m`` limits as (used, allowed), allowed None for unlimited.
+    ``signal`` 0 to 31 (99 unknown), ``balance`` in the card's currency, ``network`` the generation (2 to 5). What is
+    counted per card in all, in this month and on this day are the device's own ``n/m`` limits as (used, allowed),
+    allowed None for unlimited: ``minutes`` of calls (``dur``), ``calls`` by numbers called (``mcn``), ``talks``
+    (``mtn``) and ``sms`` (``smsctl``). Traffic (``dataflow``) is in MB.
     """
 
     port: Port
@@ -187,17 +194,40 @@ class PortStatus:
     operator: str = ""
     balance: float | None = None
     signal: int | None = None
-    sms_total: tuple[int, int | None] | None = None
-    sms_month: tuple[int, int | None] | None = None
-    sms_day: tuple[int, int | None] | None = None
+    sim_pool: str = ""
+    inserted: bool | None = None
+    slot_active: bool | None = None
+    led: bool | None = None
+    network: int | None = None
+    minutes_total: Quota | None = None
+    minutes_month: Quota | None = None
+    minutes_day: Quota | None = None
+    calls_total: Quota | None = None
+    calls_month: Quota | None = None
+    calls_day: Quota | None = None
+    talks_total: Quota | None = None
+    talks_month: Quota | None = None
+    talks_day: Quota | None = None
+    sms_total: Quota | None = None
+    sms_month: Quota | None = None
+    sms_day: Quota | None = None
+    data_total_mb: float | None = None
+    data_day_mb: float | None = None
+    data_24h_mb: float | None = None
+    data_1h_mb: float | None = None
+    data_last_mb: float | None = None
+    data_last_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """The periodic snapshot of the whole box (4.2), also the immediate answer to a status query."""
+    """The periodic snapshot of the whole box (4.2), also the immediate answer to a status query.
+
+    The next one is due in ``expires_s``; None where nobody has asked for any.
+    """
 
     seq: int | None
-    expires: int | None
+    expires_s: float | None
     mac: str
     ip: str
     version: str
@@ -223,6 +253,16 @@ class SentSms:
     took_ms: int | None = None
     smsc: str = ""
     body: str = ""
+    seq: int | None = None
+    source_ip: str = ""
+    source_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """A call detail record. The documents switch it on and show none, so only the port is read of it."""
+
+    port: Port | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,4 +273,6 @@ class Unrecognised:
     reason: str = ""
 
 
-Fact: TypeAlias = SmsReport | ReceivedSms | DeliveryReport | PortStatus | DeviceStatus | SentSms | Unrecognised
+Fact: TypeAlias = (
+    SmsReport | ReceivedSms | DeliveryReport | PortStatus | DeviceStatus | SentSms | CallRecord | Unrecognised
+)

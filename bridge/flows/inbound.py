@@ -20,6 +20,7 @@ import structlog
 from bridge import logs
 from bridge.ejoin import codes, decode
 from bridge.ejoin.facts import (
+    CallRecord,
     DeliveryReport,
     DeviceStatus,
     Fact,
@@ -30,12 +31,12 @@ from bridge.ejoin.facts import (
     SmsReport,
     Unrecognised,
 )
-from bridge.ejoin.ports import Port
 from bridge.errors import GatewayGarbled, LedgerUnavailable
 from bridge.flows.changes import Changes
 from bridge.metrics import Metrics
 from bridge.models import (
     MAX_RAW_BYTES,
+    CallRecorded,
     Clock,
     EventData,
     GatewayRestarted,
@@ -43,7 +44,9 @@ from bridge.models import (
     GatewayUnrecognised,
     Key,
     PortChanged,
+    PortUsage,
     Publication,
+    Quota,
     Sms,
     SmsObserved,
     SmsReceived,
@@ -286,6 +289,8 @@ class _Push:
                     self._port_changed(tx, fact)
                 case DeviceStatus():
                     self._device_status(tx, done, fact)
+                case CallRecord():
+                    self._call_recorded(tx, fact, body_hash)
                 case Unrecognised():
                     self._unrecognised(tx, fact, body_hash)
         tx.settle(self._settled, self.now)
@@ -312,8 +317,10 @@ class _Push:
             return
         done.unmatched += 1
         if past is None:
-            for port in [row.port for row in report.sent_rows] + [row.port for row in report.failed_rows]:
-                self._note_foreign(tx, port)
+            for row in report.sent_rows:
+                self._observed(tx, SentSms(row.port, report.tid, 0, "", row.number, row.at))
+            for failed in report.failed_rows:
+                self._observed(tx, SentSms(failed.port, report.tid, failed.code, failed.text, failed.number, failed.at))
 
     def _sent_by_past(self, tx: Transaction, done: Absorbed, past: PastAttempt, tid: int, at: float | None) -> None:
         """`sent` for an attempt that was handed back: told with that attempt's place.
@@ -355,7 +362,12 @@ class _Push:
                 elif fact.code == 0 and past:
                     self._sent_by_past(tx, done, past, fact.tid, fact.at)
                 return
-        self._note_foreign(tx, fact.port)
+        self._observed(tx, fact)
+
+    def _observed(self, tx: Transaction, fact: SentSms) -> None:
+        """An SMS of another submitter."""
+        if fact.port is not None and self._fleet.find_port(self._gateway, fact.port.number):
+            tx.note_foreign(self._gateway, fact.port.number, self.now)  # its counters say nothing about ours
         port, sim = self._place(fact.port.number if fact.port else None)
         data = SmsObserved(
             gateway=self._gateway,
@@ -365,16 +377,17 @@ class _Push:
             code=fact.code,
             text=fact.text or None,
             submitter=SUBMITTERS.get(fact.source) if fact.source is not None else None,
+            submitter_ip=fact.source_ip or None,
+            submitter_port=fact.source_port,
+            tid=fact.tid,
+            smsc=fact.smsc or None,
+            took_ms=fact.took_ms,
+            seq=fact.seq,
             sent_at=moment(fact.at),
         )
         stamp = f"{fact.at:.0f}" if fact.at is not None else "-"
         event_id = f"observed/{self._gateway}/{port or '-'}/{fact.tid or '-'}/{stamp}/{fact.recipient}"
         self._publish(tx, data, event_id, port)
-
-    def _note_foreign(self, tx: Transaction, port: Port | None) -> None:
-        """Somebody else sends from this port: its counters say nothing about ours."""
-        if port is not None and self._fleet.find_port(self._gateway, port.number):
-            tx.note_foreign(self._gateway, port.number, self.now)
 
     def _settle(self, done: Absorbed, sms: Sms, outcome: outcomes.Outcome | None) -> None:
         if outcome is None:
@@ -402,6 +415,7 @@ class _Push:
             gateway=self._gateway,
             port=port,
             slot=sms.port.slot or None if sms.port else None,
+            sim_pool=sms.port.pool or None if sms.port else None,
             sim=sim,
             receiver=sms.receiver or self._own_number(port) or None,
             sender=sms.sender,
@@ -444,7 +458,7 @@ class _Push:
 
     def _delivery_report(self, tx: Transaction, done: Absorbed, report: DeliveryReport, body_hash: bytes) -> None:
         port, sim = self._place(report.port.number if report.port else None)
-        sim = sim or f"{self._gateway}/{report.port or '-'}"
+        sim = report.iccid or sim or f"{self._gateway}/{report.port or '-'}"
         key = f"report/{sim}/{report.recipient}/{report.code}/{report.stamp or report.at}"
         content = f"report {report.code}".encode()
         told = self._note(tx, done, key, "push", report.at, sim, port, report.recipient, content, body_hash)
@@ -508,6 +522,10 @@ class _Push:
             seq=status.seq,
             version=status.version or None,
             mac=status.mac or None,
+            ip=status.ip or None,
+            expires_s=status.expires_s,
+            max_ports=status.max_ports,
+            max_slots=status.max_slots,
             ports=[_port_data(self._gateway, port, self._sim(port)) for port in status.ports],
         )
         self._publish(tx, data, f"{self._gateway}/{self._boot}/{self._number(status.seq)}/status", None)
@@ -530,23 +548,31 @@ class _Push:
         event_id = f"{self._gateway}/{self._boot}/{self._number(status.seq)}/{status.port}/{status.st}"
         self._publish(tx, data, event_id, status.port.number)
 
+    def _call_recorded(self, tx: Transaction, fact: CallRecord, body_hash: bytes) -> None:
+        port = fact.port.number if fact.port else None
+        self._publish(tx, CallRecorded(port=port, **self._raw()), self._raw_id(body_hash), port)
+
     def _unrecognised(self, tx: Transaction, fact: Unrecognised, body_hash: bytes) -> None:
+        data = GatewayUnrecognised(type=fact.type or None, reason=fact.reason or None, **self._raw())
+        self._publish(tx, data, self._raw_id(body_hash), None)
+
+    def _raw_id(self, body_hash: bytes) -> str:
+        return f"{self._gateway}/{body_hash.hex()}/{int(self.now // self._known.repeat_window_s)}"
+
+    def _raw(self) -> dict[str, Any]:
+        """The body as it came."""
         kept = self._body[:MAX_RAW_BYTES]
         try:
             text, is_base64 = kept.decode(), None
         except UnicodeDecodeError:
             text, is_base64 = base64.b64encode(kept).decode(), True
-        data = GatewayUnrecognised(
-            gateway=self._gateway,
-            type=fact.type or None,
-            reason=fact.reason or None,
-            content_type=self._content_type or None,
-            body=text,
-            base64=is_base64,
-            truncated=True if len(self._body) > MAX_RAW_BYTES else None,
-        )
-        arrival = int(self.now // self._known.repeat_window_s)
-        self._publish(tx, data, f"{self._gateway}/{body_hash.hex()}/{arrival}", None)
+        return {
+            "gateway": self._gateway,
+            "content_type": self._content_type or None,
+            "body": text,
+            "base64": is_base64,
+            "truncated": True if len(self._body) > MAX_RAW_BYTES else None,
+        }
 
     def _number(self, seq: int | None) -> str:
         """The device's sequence number; of one that has none, the moment."""
@@ -616,11 +642,32 @@ def _port_data(gateway: str, status: PortStatus, sim: str | None) -> PortChanged
         sim=sim,
         iccid=status.iccid or None,
         imsi=status.imsi or None,
+        imei=status.imei or None,
         number=status.number or None,
         operator=status.operator or None,
         signal=status.signal,
         balance=status.balance,
+        network=status.network,
+        active=None if status.active else False,
+        inserted=status.inserted,
+        slot_active=status.slot_active,
+        led=status.led,
+        sim_pool=status.sim_pool or None,
+        seq=status.seq,
+        usage=_usage(status),
     )
+
+
+def _usage(status: PortStatus) -> PortUsage | None:
+    told: dict[str, Any] = {}
+    for name in PortUsage.model_fields:
+        value = getattr(status, name)
+        if isinstance(value, tuple):
+            used, allowed = value
+            told[name] = Quota(used=used, allowed="unlimited" if allowed is None else allowed)
+        elif value not in {None, ""}:
+            told[name] = value
+    return PortUsage(**told) if told else None
 
 
 LABELS: dict[type[object], str] = {
@@ -630,6 +677,7 @@ LABELS: dict[type[object], str] = {
     PortStatus: "port-status",
     DeviceStatus: "dev-status",
     SentSms: "sent-sms",
+    CallRecord: "cdr",
     Unrecognised: "unrecognised",
 }
 

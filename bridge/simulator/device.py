@@ -71,6 +71,7 @@ class Box:
         self.lost_answers: deque[LostAnswer] = deque()
         self.inbox = Inbox(_ssrc(chance))
         self._options = options
+        self.dialect = options.dialect
         self._clock = clock
         self._record = record
         self._chance = chance
@@ -136,8 +137,7 @@ class Box:
         """The snapshot of the whole box, or of some ports; every one made has the next sequence number."""
         self._seq += 1
         rows = tuple(self._port_status(p) for n, p in self.ports.items() if only is None or n in only)
-        expires = -1 if self._period_s is None else int(self._period_s)
-        return facts.DeviceStatus(self._seq, expires, self._mac, self._ip, VERSION, len(self.ports), SLOT, rows)
+        return facts.DeviceStatus(self._seq, self._period_s, self._mac, self._ip, VERSION, len(self.ports), SLOT, rows)
 
     def statistics(self, only: frozenset[int] | None = None) -> tuple[facts.SimStatistics, ...]:
         """What the box has counted since its start for the card in each port, or in some; none for an empty port."""
@@ -399,7 +399,7 @@ class Box:
                 type="status-report",
                 url=self._report_url,
                 query="version=1.1",
-                body=encode.status_report([_report(task, kept) for task, kept in by_task.items()]),
+                body=self.dialect.status_report([_report(task, kept) for task, kept in by_task.items()]),
                 tids=tuple(task.tid for task in by_task),
                 reported=tuple(result.row for result in results),
             )
@@ -421,12 +421,13 @@ class Box:
             took_ms=int(took_s * 1000),
             smsc=task.order.smsc,
             body=task.text,
+            seq=self._sent_seq,
         )
         self._post(
             Callback(
                 type="sent-sms",
                 url=self._status_url,
-                body=encode.sent_sms(told, seq=self._sent_seq),
+                body=self.dialect.sent_sms(told),
                 port=port.number,
                 iccid=port.card.iccid,
                 tids=() if task.foreign else (task.tid,),
@@ -450,14 +451,14 @@ class Box:
         if self._arrivals.count > 1:
             self._arrivals.add((sms, None))
         elif self._sms_url:
-            query, body = encode.text_forward(replace(sms, iccid=card.iccid, via="forward"))
+            query, body, content_type = self.dialect.text_forward(replace(sms, iccid=card.iccid, via="forward"))
             self._post(
                 Callback(
                     type="text-forward",
                     url=self._sms_url,
                     query=query,
                     body=body,
-                    content_type=encode.TEXT_TYPE,
+                    content_type=content_type,
                     port=port.number,
                     iccid=card.iccid,
                     texts=(text,),
@@ -480,7 +481,7 @@ class Box:
                 type="recv-sms",
                 url=self._sms_url,
                 query="version=1.1",
-                body=encode.recv_sms(fact for fact, _ in arrived),
+                body=self.dialect.recv_sms(fact for fact, _ in arrived),
                 delivers=tuple(tid for _, tid in arrived if tid is not None),
                 texts=tuple(fact.text for fact, _ in arrived if isinstance(fact, facts.ReceivedSms)),
             )
@@ -526,7 +527,7 @@ class Box:
                 Callback(
                     type="port-status",
                     url=self._status_url,
-                    body=encode.port_status(self._port_status(port, whole=True)),
+                    body=self.dialect.port_status(self._port_status(port, whole=True)),
                     port=port.number,
                     iccid=port.card.iccid if st != NO_SIM else None,
                 )
@@ -536,7 +537,11 @@ class Box:
         """A port as it is; an empty one in short, but ``whole`` where a change is told, as real boxes do."""
         if port.st == NO_SIM:
             zero = 0 if whole else None
-            return facts.PortStatus(port.place, NO_SIM, port.seq, imei=port.imei, balance=zero, signal=zero)
+            free = (0, None) if whole else None
+            return facts.PortStatus(
+                port.place, NO_SIM, port.seq, imei=port.imei, balance=zero, signal=zero,
+                minutes_total=free, minutes_month=free, minutes_day=free,
+            )  # fmt: skip
         card, read = port.card, port.st != DETECTED
         return facts.PortStatus(
             port.place,
@@ -549,11 +554,14 @@ class Box:
             operator=OPERATOR if port.st == REGISTERED else "0 ",
             balance=card.balance if read else 0.0,
             signal=card.signal if port.st == REGISTERED else 0,
+            minutes_total=(0, None),
+            minutes_month=(0, None),
+            minutes_day=(0, None),
         )
 
     def _push_status(self) -> None:
         self._start_period()
-        self._post(Callback(type="dev-status", url=self._status_url, body=encode.dev_status(self.status())))
+        self._post(Callback(type="dev-status", url=self._status_url, body=self.dialect.dev_status(self.status())))
 
     def _start_period(self) -> None:
         if self._period_timer is not None:

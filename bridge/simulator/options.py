@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bridge.ejoin.ports import MAX_PORT
 from bridge.errors import SettingsInvalid
+from bridge.simulator.encode import Dialect
 
 MAX_GATEWAYS = 256
 
@@ -42,6 +43,8 @@ class SimulatorOptions:
     """How long a card takes from inserted (st 11) over registering (2) to registered (3)."""
     sent_sms: bool = False
     """Push ``sent-sms`` to the status URL for every send, as the device's page 'State Notification' can switch on."""
+    dialect: Dialect = field(default_factory=Dialect)
+    """How the boxes write."""
     max_tasks: int = 10_000
     """Live tasks beyond this are refused with code 16."""
     min_period_s: float = 60.0

@@ -54,6 +54,7 @@ class _Face:
 
     def __init__(self, box: Box, username: str, password: str) -> None:
         self._box = box
+        self._dialect = box.dialect
         self._login = (username, password)
 
     async def submit(self, request: Request) -> Response:
@@ -80,7 +81,7 @@ class _Face:
         except ValueError:
             return _refuse(2)
         self._box.subscribe(query.get("url"), orders.number(query.get("period"), None))
-        return _json(encode.dev_status(self._box.status(only)))
+        return _json(self._dialect.dev_status(self._box.status(only)))
 
     async def statistics(self, request: Request) -> Response:
         query = _query(request)
@@ -99,7 +100,7 @@ class _Face:
         if not self._may(query):
             return _refuse(1)
         start, count = int(orders.number(query.get("sms_id"), 1)), int(orders.number(query.get("sms_num"), 0))
-        return _json(encode.inbox(self._box.inbox.page(start, count, delete=query.get("sms_del") == "1")))
+        return _json(self._dialect.inbox(self._box.inbox.page(start, count, delete=query.get("sms_del") == "1")))
 
     def _take(self, told: dict[str, Any] | None, request: Request) -> Response:
         if told is None:

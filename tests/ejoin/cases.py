@@ -1,9 +1,8 @@
 """The one list of what devices say and what we tell them, read in both directions.
 
 The bridge decodes every body here; the simulator writes the ``spoken`` ones in its default dialect (equal as JSON, or
-byte by byte for a text forward, but for members that no fact carries: ``src_ip``, ``src_port`` and ``seq`` of a
-``sent-sms``). Bodies that are not spoken are what other firmware, other documents and damaged devices say. Whole
-captured bodies live in ``corpus/``.
+byte by byte for a text forward). Bodies that are not spoken are what other firmware, other documents and damaged
+devices say. Whole captured bodies live in ``corpus/``.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bridge.ejoin.facts import (
+    CallRecord,
     DeliveryReport,
     DeviceStatus,
     Envelope,
@@ -102,6 +102,7 @@ REGISTERED = {
     "mon_dur": "0/-1",
     "day_dur": "0/-1",
 }
+FREE: dict[str, Any] = {"minutes_total": (0, None), "minutes_month": (0, None), "minutes_day": (0, None)}
 REGISTERED_FACT = PortStatus(
     Port(1, 2),
     3,
@@ -112,6 +113,7 @@ REGISTERED_FACT = PortStatus(
     operator="46000 CHINA MOBILE",
     balance=0.0,
     signal=31,
+    **FREE,
 )
 
 SPOKEN: list[Case] = [
@@ -293,7 +295,7 @@ SPOKEN: list[Case] = [
     Case("a port registered", (REGISTERED_FACT,), wire({"type": "port-status", **REGISTERED}), spoken=True),
     Case(
         "a card was pulled out of a port",
-        (PortStatus(Port(1, 2), 0, seq=12, imei="353689530707903", balance=0.0, signal=0),),
+        (PortStatus(Port(1, 2), 0, seq=12, imei="353689530707903", balance=0.0, signal=0, **FREE),),
         wire(
             {
                 "type": "port-status",
@@ -351,6 +353,7 @@ SPOKEN: list[Case] = [
                 took_ms=330,
                 smsc="",
                 body="test sms",
+                seq=18,
             ),
         ),
         wire(
@@ -504,15 +507,180 @@ REPORT_DIALECTS: list[Case] = [
         wire({"type": "status-report", "rpts": [{"tid": 2**64, "sent": 1}]}),
     ),
     Case(
-        "detail rows as objects (an artefact of later documents)",
-        (SmsReport(5, 0, 1, 0, 0), Unrecognised("status-report", "a detail row that is no list")),
-        report(sent=1, sdr=[{"number": "10086"}]),
+        "detail rows as objects",
+        (
+            SmsReport(
+                5,
+                0,
+                1,
+                1,
+                0,
+                (SentRow(2, "10086", Port(1, 1), 1466506477.0),),
+                (FailedRow(3, "10087", Port(1, 2), None, 6, "Timeout", 21, ""),),
+            ),
+        ),
+        report(
+            sent=1,
+            sdr=[{"index": 2, "num": "10086", "SMS_sending_port": "1A", "SMS_send_timestamp": "1466506477"}],
+            fdr=[[{"index": 3, "number": 10087, "port": "1.02", "reason": "6 Timeout", "gsm_cause": 21}]],
+        ),
+    ),
+    Case(
+        "detail rows as lines",
+        (
+            SmsReport(
+                5,
+                0,
+                2,
+                1,
+                0,
+                (SentRow(0, "10086", Port(1, 1), 1466506477.0), SentRow(1, "10087", Port(1, 2), None)),
+                (FailedRow(2, "10088", Port(1, 2), 9.0, 6, "Timeout", 38, "out of order, or so"),),
+            ),
+        ),
+        report(
+            sdr=["0,10086,1.01,1466506477", "1, 10087, 1B"],
+            fdr="2,10088,1.02,9,6 Timeout,38 out of order, or so",
+        ),
+    ),
+    Case(
+        "several recipients of one task, told bit by bit",
+        (
+            SmsReport(5, 1, 1, 0, 2, (SentRow(0, "10086", Port(1, 1), 1466506477.0),)),
+            SmsReport(5, 0, 3, 1, 0, (SentRow(3, "10089", Port(2, 1), 1466506479.0),)),
+        ),
+        wire(
+            {
+                "type": "status-report",
+                "rpt_num": 2,
+                "rpts": [
+                    {
+                        "tid": 5,
+                        "sending": 1,
+                        "sent": 1,
+                        "failed": 0,
+                        "unsent": 2,
+                        "sdr": [[0, "10086", "1.01", 1466506477]],
+                    },
+                    {
+                        "tid": 5,
+                        "sending": 0,
+                        "sent": 3,
+                        "failed": 1,
+                        "unsent": 0,
+                        "sdr": [[3, "10089", "2.01", 1466506479]],
+                    },
+                ],
+            }
+        ),
+    ),
+    Case(
+        "rows of a central manager: its box before the port, the card, every cell a text",
+        (
+            SmsReport(
+                5,
+                0,
+                1,
+                1,
+                0,
+                (SentRow(0, "10086", Port(3, 1), 1466506477.0),),
+                (FailedRow(1, "10087", Port(4), 1466506478.0, 7, "Server Error", 21, ""),),
+            ),
+        ),
+        report(
+            sdr=[["0", "10086", "box-7.3A", "89860042191782899541", "1466506477"]],
+            fdr=[["1", "10087", "box-7.4", "8986004219178289954F", "1466506478", "7 Server Error", "21"]],
+        ),
+    ),
+    Case(
+        "a detail row that is none",
+        (SmsReport(5, 0, 1, 0, 0), Unrecognised("status-report", "a detail row that cannot be read")),
+        report(sent=1, sdr=[{"colour": "red"}]),
+    ),
+    Case(
+        "the newest firmware's report",
+        (
+            SmsReport(
+                5,
+                0,
+                1,
+                1,
+                0,
+                (SentRow(0, "10086", Port(1, 1), 1745994360.0),),
+                (FailedRow(1, "10087", Port(2, 3), 1745994361.0, 7, "", 350, ""),),
+            ),
+        ),
+        wire(
+            {
+                "type": "sms-sent-status",
+                "statuses": [
+                    {
+                        "tid": 5,
+                        "sent": 1,
+                        "failed": 1,
+                        "unsent": 0,
+                        "sdr": [{"seq": 1, "port": 1, "slot": 1, "number": "10086", "ts": 1745994360, "cost": 1290}],
+                        "fdr": [
+                            {
+                                "seq": 2,
+                                "port": 2,
+                                "slot": 3,
+                                "number": "10087",
+                                "ts": 1745994361,
+                                "code": 7,
+                                "gsm_cause": 350,
+                            }
+                        ],
+                    }
+                ],
+            }
+        ),
     ),
     Case("no reports at all", (Unrecognised("status-report", "no rpts"),), wire({"type": "status-report"})),
 ]
 
 RECEIVED_DIALECTS: list[Case] = [
     Case("only the text", (plain("hello"),), row(*TEXT_ROW, b64("hello"))),
+    Case(
+        "the newest firmware's SMS and delivery report",
+        (
+            ReceivedSms(Port(3, 1), 1745994360.0, "+4917", "+4915", "h\u00e9", iccid="8986004219178289954"),
+            DeliveryReport(Port(3), 1745994361.0, "+4917", 0, "4917107", "25043008260032", "8986004219178289954"),
+            Unrecognised("received-sms", "a row that is neither an SMS nor a delivery report"),
+        ),
+        wire(
+            {
+                "type": "received-sms",
+                "mac": "00-30-f1-00-6c-55",
+                "smses": [
+                    {
+                        "is_report": False,
+                        "port": 3,
+                        "slot": 1,
+                        "ts": 1745994360,
+                        "from": "+4917",
+                        "to": "+4915",
+                        "iccid": "8986004219178289954",
+                        "imsi": "1",
+                        "imei": "2",
+                        "sms": b64("h\u00e9"),
+                        "status": 0,
+                    },
+                    {
+                        "is_report": True,
+                        "port": 3,
+                        "ts": 1745994361,
+                        "from": "4917107",
+                        "to": "+4917",
+                        "iccid": "8986004219178289954",
+                        "sms": b64("0 25043008260032"),
+                    },
+                    {"is_report": True, "port": 3, "ts": 1745994362, "from": "+4917", "sms": b64("Kauf mich")},
+                    7,
+                ],
+            }
+        ),
+    ),
     Case("only the text, ending in NULs", (plain("hello "),), row(*TEXT_ROW, b64(b"hello \0\0\0\0"))),
     Case(
         "a time stamp as text, a row of the SIM pool",
@@ -726,6 +894,20 @@ PORT_DIALECTS: list[Case] = [
                 sms_total=(7, None),
                 sms_month=(5, 300),
                 sms_day=None,
+                minutes_month=(1, 60),
+                calls_day=(2, 9),
+                talks_total=(3, None),
+                data_total_mb=12.5,
+                data_day_mb=1.0,
+                data_24h_mb=2.0,
+                data_1h_mb=0.5,
+                data_last_mb=0.25,
+                data_last_url="http://a/b",
+                sim_pool="sp128",
+                inserted=True,
+                slot_active=False,
+                led=False,
+                network=4,
             ),
         ),
         port_status(
@@ -739,6 +921,20 @@ PORT_DIALECTS: list[Case] = [
             smsctl_tot="7/-1",
             smsctl_mon="5 / 300",
             smsctl_day="many",
+            mon_dur="1/60",
+            mcn_day="2/9",
+            mtn_tot="3/-1",
+            dataflow_tot="12.5",
+            dataflow_day=1,
+            dataflow_24hours="2.00",
+            dataflow_1hour="0.5",
+            dataflow_last=0.25,
+            dataflow_url="http://a/b",
+            sim="sp128",
+            inserted=1,
+            slot_active="0",
+            led=0,
+            network="4",
         ),
     ),
     Case(
@@ -766,7 +962,7 @@ PORT_DIALECTS: list[Case] = [
     Case("a port of no sense", (Unrecognised("port-status", "no readable port"),), port_status(port=None, st=3)),
     Case(
         "the box in its other spelling",
-        (DeviceStatus(2124, -1, "", "", "", 8, 32, (PortStatus(Port(5, 1), 0),)),),
+        (DeviceStatus(2124, None, "", "", "", 8, 32, (PortStatus(Port(5, 1), 0),)),),
         wire(
             {
                 "type": "dev-Status",
@@ -807,6 +1003,25 @@ SENT_DIALECTS: list[Case] = [
         ),
     ),
     Case(
+        "the table's name of the task id, the submitter's address",
+        (SentSms(Port(2, 1), 2, 0, "", "1212", 9.0, source=4, source_ip="10.0.0.9", source_port=2775, seq=3),),
+        wire(
+            {
+                "type": "sent-sms",
+                "sim_src": 0,
+                "port": "2.01",
+                "seq": 3,
+                "sms_time": 2,
+                "src_type": 4,
+                "time": 9,
+                "src_ip": "10.0.0.9",
+                "src_port": 2775,
+                "status": "0",
+                "receiver": "1212",
+            }
+        ),
+    ),
+    Case(
         "of another submitter, without a task",
         (SentSms(Port(2), None, 0, "", "1212", None, source=4),),
         wire({"type": "sent-sms", "port": 2, "src_type": 4, "status": 0, "recver": "1212"}),
@@ -819,7 +1034,8 @@ SENT_DIALECTS: list[Case] = [
 ]
 
 UNKNOWN: list[Case] = [
-    Case("a type nobody documents", (Unrecognised("cdr", "unknown type"),), wire({"type": "cdr", "dur": 7})),
+    Case("a type nobody documents", (Unrecognised("fax", "unknown type"),), wire({"type": "fax", "dur": 7})),
+    Case("a call record, whatever is in it", (CallRecord(Port(1, 2)),), wire({"type": "cdr", "port": "1B", "dur": 7})),
     Case("no type", (Unrecognised("", "no type"),), wire({"hello": 1})),
     Case("no object", (Unrecognised("", "not an object"),), b"5"),
     Case(

@@ -19,6 +19,7 @@ from bridge.ejoin import (
     decode_tasks,
 )
 from bridge.ejoin.facts import (
+    CallRecord,
     DeliveryReport,
     DeviceStatus,
     Fact,
@@ -34,6 +35,7 @@ from bridge.ejoin.ports import Port
 from bridge.errors import GatewayGarbled
 from tests.ejoin.cases import (
     CASES,
+    FREE,
     GARBLED,
     INBOXES,
     JSON,
@@ -143,12 +145,14 @@ def test_every_documented_type_has_its_cases() -> None:
 
 CAUGHT: dict[str, tuple[Fact, ...]] = {
     "port-status.json": (
-        PortStatus(Port(1, 2), 11, seq=1, imei="353689530707903", operator="0 CHINA MOBILE", balance=0.0, signal=0),
+        PortStatus(
+            Port(1, 2), 11, seq=1, imei="353689530707903", operator="0 CHINA MOBILE", balance=0.0, signal=0, **FREE
+        ),
     ),
     "dev-status-one-slot.json": (
         DeviceStatus(
             3,
-            60000,
+            60.0,
             "00-30-f1-00-6d-b1",
             "192.168.1.44",
             "532-600-999-041-100-000",
@@ -165,6 +169,7 @@ CAUGHT: dict[str, tuple[Fact, ...]] = {
                     operator="46000 CHINA MOBILE",
                     balance=0.0,
                     signal=31,
+                    **(FREE | {"minutes_total": (1, None), "minutes_month": (1, None), "minutes_day": (1, None)}),
                 ),
             ),
         ),
@@ -172,7 +177,7 @@ CAUGHT: dict[str, tuple[Fact, ...]] = {
     "dev-status-empty-ports.json": (
         DeviceStatus(
             2124,
-            -1,
+            None,
             "00-30-f1-00-6c-55",
             "192.168.1.67",
             "608-520-840-841-100-0F0",
@@ -189,13 +194,14 @@ CAUGHT: dict[str, tuple[Fact, ...]] = {
                     operator="0",
                     balance=0.0,
                     signal=0,
+                    **FREE,
                 ),
                 PortStatus(Port(5, 1), 0, seq=2124, imei="353689530707905"),
             ),
         ),
     ),
     "sent-sms.json": (
-        SentSms(Port(2, 1), 2, 0, "", "1212222222", 1562235746.0, source=2, took_ms=330, body="test sms"),
+        SentSms(Port(2, 1), 2, 0, "", "1212222222", 1562235746.0, source=2, took_ms=330, body="test sms", seq=18),
     ),
     "status-report.json": (
         SmsReport(
@@ -256,7 +262,7 @@ def test_every_caught_body_has_its_expectation() -> None:
 
 # --- whatever comes ---------------------------------------------------------------------------------------------------
 
-FACTS = (SmsReport, ReceivedSms, DeliveryReport, PortStatus, DeviceStatus, SentSms, Unrecognised)
+FACTS = (SmsReport, ReceivedSms, DeliveryReport, PortStatus, DeviceStatus, SentSms, CallRecord, Unrecognised)
 CONTENT_TYPES = st.sampled_from(["", JSON, OCTETS, "text/plain; charset=gbk", "application/x-www-form-urlencoded"])
 QUERIES = st.dictionaries(
     st.sampled_from(["port", "?sender", "receiver", "iccid", "charset", "content", "Sender"]), st.text(), max_size=4

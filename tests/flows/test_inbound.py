@@ -50,8 +50,19 @@ class TestReports:
     async def test_it_belongs_to_an_sms_only_where_gateway_task_and_recipient_agree(self, world: World) -> None:
         await world.accept()
         await world.push(report(world.tid, number="+4915199999999"))
-        await world.push(report(world.tid + 1))
         assert await world.kinds() == ["sms.submitted"]
+
+    async def test_a_task_of_another_submitter_is_observed_recipient_by_recipient(self, world: World) -> None:
+        rows = {"sdr": [[0, "+491", "1.01", 1466506477]], "fdr": [[1, "+492", "2.01", 1466506480, "6 Timeout", ""]]}
+        told = {"tid": 5, "sending": 0, "sent": 1, "failed": 1, "unsent": 0, **rows}
+        body = {"type": "status-report", "rpt_num": 1, "rpts": [told]}
+        await world.push(body)
+        await world.push({**body, "rpt_num": "1"})
+        events = {event["id"]: event["data"] for event in await world.told()}
+        assert [(one["recipient"], one["port"], one["tid"], one["code"]) for one in events.values()] == [
+            ("+491", 1, 5, 0),
+            ("+492", 2, 5, 6),
+        ]
 
     async def test_the_port_that_failed_it_is_no_elsewhere_though_its_card_is_gone(self, world: World) -> None:
         await world.accept({"ports": "1"}, key="gateway.gw1")
@@ -303,13 +314,32 @@ class TestStates:
         restarted = next(event for event in await world.told() if event["type"] == "gateway.restarted.v1")
         assert restarted["data"] == {"gateway": "gw1", "seq": 1, "previous_seq": 9}
 
+    async def test_what_the_device_counts_and_allows_is_told_in_numbers(self, world: World) -> None:
+        more = {"smsctl_day": "3/100", "tot_dur": "7/-1", "dataflow_day": "1.5", "network": 4, "bal": "2.50"}
+        await world.push(port_status(6) | more | {"imei": "35"})
+        (event,) = await world.told()
+        assert event["data"]["usage"] == {
+            "minutes_total": {"used": 7, "allowed": "unlimited"},
+            "sms_day": {"used": 3, "allowed": 100},
+            "data_day_mb": 1.5,
+        }
+        assert (event["data"]["network"], event["data"]["imei"], event["data"]["balance"]) == (4, "35", 2.5)
+
+
+async def test_a_call_record_is_kept_whole_beside_its_port(world: World) -> None:
+    body = b'{"type":"CDR","port":"2.01","dur":5}'
+    assert await world.push(body) == "cdr"
+    (event,) = await world.told()
+    assert (event["type"], event["source"]) == ("call.recorded.v1", "/gateways/gw1/ports/2")
+    assert (event["data"]["port"], event["data"]["body"]) == (2, body.decode())
+
 
 class TestGarbage:
     @pytest.mark.parametrize(
         ("body", "kind"),
         [
             pytest.param(b"\xff\x00 no JSON", None, id="bytes"),
-            pytest.param(b'{"type": "cdr", "dur": 5}', "cdr", id="a type that nobody documents"),
+            pytest.param(b'{"type": "smsctl", "dur": 5}', "smsctl", id="a type that nobody documents"),
             pytest.param(b"{" * 500, None, id="deep"),
         ],
     )

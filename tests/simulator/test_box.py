@@ -459,7 +459,7 @@ def test_a_reboot_while_a_card_registers_begins_its_registration_anew(world):
 def test_a_snapshot_names_every_port_and_an_empty_one_in_short(world):
     world.box.remove_sim(world.port(2))
     status = world.box.status()
-    assert (status.seq, status.expires, status.max_ports, status.max_slots) == (1, -1, 2, 1)
+    assert (status.seq, status.expires_s, status.max_ports, status.max_slots) == (1, None, 2, 1)
     first, second = status.ports
     card = world.port().card
     assert (first.st, first.iccid, first.number, first.signal) == (3, card.iccid, card.number, card.signal)
