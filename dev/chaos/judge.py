@@ -29,6 +29,9 @@ BEFORE_VERDICT_S = 50.0
 REBOOT_LOSES_S = 30.0
 """An incoming SMS that is younger than this may be lost by a reboot: its card was not registered again yet."""
 
+LOOKED_WITHIN_S = 2 * POLL_S
+"""The counters of a SIM were looked at within this time: the bridge's first turn may find its port in use."""
+
 MOST_UNKNOWN = 0.02
 MARK = re.compile(r"\[([^\]]+)\]")
 
@@ -438,31 +441,16 @@ def _fate(rows: Sequence[Mapping[str, Any]]) -> str | None:
 def _untold(history: History, doubt: _Doubt) -> set[str]:
     """What the device counted on that SIM meanwhile and could not tell, whatever a delivery report told of it.
 
-    Or before, since the SIM idled last: between two looks nobody can say whose result was whose.
+    Or shortly before: nobody can say whose result was whose between two looks that found the port idle.
     """
-    began = _idled(history, doubt)
     return {
         str(row["result"])
         for row in history.record
         if row["kind"] == "reported"
         and (row["gateway"], row["iccid"]) == (doubt.gateway, doubt.sim)
-        and began <= row["at"] <= doubt.ended
+        and doubt.began - LOOKED_WITHIN_S <= row["at"] <= doubt.ended
         and (row["gateway"], row["tid"]) not in history.reports
     }
-
-
-def _idled(history: History, doubt: _Doubt) -> float:
-    """Since when its SIM was in use, but for breaks too short for a look at its counters to be sure to come."""
-    tasks: dict[int, list[float]] = defaultdict(list)
-    for row in history.record:
-        if row["kind"] in {"handed_over", "reported"} and (row["gateway"], row["iccid"]) == (doubt.gateway, doubt.sim):
-            tasks[row["tid"]].append(row["at"])
-    began = doubt.began
-    for times in sorted(tasks.values(), key=max, reverse=True):
-        if began - max(times) >= POLL_S:
-            break
-        began = min(began, *times)
-    return began
 
 
 def _rebooted(history: History, gateway: str, began: float, ended: float) -> bool:

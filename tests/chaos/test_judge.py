@@ -333,7 +333,7 @@ def test_one_is_not_where_another_report_with_another_word_got_lost():
     assert len(provable(more=(asked("s2"),), events=(delivered,), record=[*SENT, *other, heard])) == 1
 
 
-@pytest.mark.parametrize(("before_s", "count"), [(POLL_S - 1, 0), (POLL_S + 1, 1)])
+@pytest.mark.parametrize(("before_s", "count"), [(2 * POLL_S - 1, 0), (2 * POLL_S + 1, 1)])
 def test_nor_where_the_bridge_had_no_turn_to_look_between_the_two(before_s: float, count: int):
     handed_at = SENT[0]["at"] - before_s
     other = [
@@ -342,20 +342,6 @@ def test_nor_where_the_bridge_had_no_turn_to_look_between_the_two(before_s: floa
     ]
     delivered = told("sms.sent", "s2", at=110.0)
     assert len(provable(more=(asked("s2"),), events=(delivered,), record=[*other, *SENT])) == count
-
-
-@pytest.mark.parametrize(("break_s", "count"), [(POLL_S - 1, 0), (POLL_S + 1, 1)])
-def test_nor_where_the_sim_was_in_use_all_the_time_between_them(break_s: float, count: int):
-    between = SENT[0]["at"] - POLL_S + 1
-    others = [
-        row("handed_over", "s2", tid=8, at=between - break_s),
-        row("reported", "s2", tid=8, at=between - break_s, result="failed", reason="6 Timeout"),
-        row("handed_over", "s3", tid=9, at=between),
-        row("reported", "s3", tid=9, at=between),
-        {**row("callback", "s3", at=between), "http_status": 200, "tids": [9]},
-    ]
-    events = (told("sms.sent", "s2", at=110.0), told("sms.sent", "s3", tid=9))
-    assert len(provable(more=(asked("s2"), asked("s3")), events=events, record=[*others, *SENT])) == count
 
 
 def test_one_that_was_in_doubt_on_another_sim_or_at_another_time_does_not_matter():
