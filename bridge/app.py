@@ -365,7 +365,7 @@ def _plan_of(settings: Settings, entry: GatewaySettings) -> GatewayPlan:
             for n, one in limits.items()
         },
         max_queued=entry.max_queued,
-        batch=entry.batch,
+        batch=1 if entry.api_version == "1.0" else entry.batch,
         post_interval_s=0.0 if entry.posts_per_s is None else 1 / entry.posts_per_s,
     )
 
@@ -383,9 +383,16 @@ def _client_of(settings: Settings, entry: GatewaySettings) -> Gateway:
         entry.username,
         entry.password.get_secret_value(),
         dial=entry.dial,
+        charset=entry.charset,
+        api_version=entry.api_version,
+        credentials=entry.credentials,
         envelope=Envelope(
-            settings.callback_url(entry.name), report_count=entry.report_count, report_period_s=entry.report_period_s
+            settings.callback_url(entry.name),
+            report_count=entry.report_count,
+            report_period_s=entry.report_period_s,
+            sms_count=entry.sms_count,
+            sms_period_s=entry.sms_period_s,
         ),
         connect_timeout_s=settings.timing.connect_timeout_s,
-        post_timeout_s=settings.timing.post_timeout_s,
+        post_timeout_s=settings.post_timeout_of(entry.name),
     )

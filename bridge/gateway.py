@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -50,6 +51,9 @@ class Gateway:
         password: str,
         *,
         dial: encode.Dial,
+        charset: encode.Charset,
+        api_version: Literal["1.0", "1.1"],
+        credentials: Literal["query", "body", "both"],
         envelope: Envelope,
         connect_timeout_s: float,
         post_timeout_s: float,
@@ -59,6 +63,9 @@ class Gateway:
         self._base = url.rstrip("/")
         self._credentials = (username, password)
         self._dial = dial
+        self._charset = charset
+        self._legacy = api_version == "1.0"
+        self._in_body = None if credentials == "query" else self._credentials
         self._envelope = envelope
         self._post_timeout_s = post_timeout_s
         # The transport instead of a client around it: a client adds a log line with the credentials in it, cookies,
@@ -71,6 +78,8 @@ class Gateway:
         )
         self._timeouts = {"connect": connect_timeout_s, "read": None, "write": None, "pool": None}
         self._submit_url = self._url(encode.SUBMIT_PATH)
+        if credentials == "body":
+            self._submit_url = httpx.URL(self._base + encode.SUBMIT_PATH)
 
     def __repr__(self) -> str:
         return f"<Gateway {self.name} at {urlsplit(self._base).netloc.rpartition('@')[2]}>"
@@ -80,13 +89,25 @@ class Gateway:
 
         Raises GatewayNotReached where no connection was made, also because ``ready`` said no right before it;
         GatewaySilent for anything after that; GatewayGarbled for an answer that is no JSON object. The last two leave
-        every task in doubt.
+        every task in doubt. The old interface takes one task, and answers when it has left.
         """
-        members = encode.submit_body(tasks, self._envelope, dial=self._dial, credentials=self._credentials)
-        status, body = await self._ask("POST", self._submit_url, content=encode.to_json(members), ready=ready)
+        if self._legacy:
+            (task,) = tasks
+            url = self._url(encode.LEGACY_PATH, **encode.legacy_params(task, dial=self._dial))
+            status, body = await self._ask("GET", url, ready=ready)
+            reader: Callable[[bytes], SubmitAnswer] = partial(decode.decode_legacy_answer, tid=task.tid)
+        else:
+            status, body = await self._ask("POST", self._submit_url, content=self._members(tasks), ready=ready)
+            reader = decode.decode_answer
         if status == httpx.codes.UNAUTHORIZED:
             return SubmitAnswer(1, "HTTP 401", ())
-        return self._read(decode.decode_answer, status, body)
+        return self._read(reader, status, body)
+
+    def _members(self, tasks: Sequence[SmsTask]) -> bytes:
+        members = encode.submit_body(
+            tasks, self._envelope, dial=self._dial, charset=self._charset, credentials=self._in_body
+        )
+        return encode.to_json(members)
 
     async def tasks(self, port: Port) -> tuple[ListedTask, ...]:
         """The tasks that wait for the active card of a port. One that is missing may still be on air, sent or lost.

@@ -58,6 +58,9 @@ GRACE_RELAY_S = 10.0  # tell what is in the outbox; the rest is told after the n
 GRACE_WEB_S = 5.0  # finish the callbacks that are being answered
 GRACE_CLOSE_S = 5.0  # close the broker's and the devices' connections and the ledger
 
+LEGACY_BLOCKS_S = 30.0
+"""How long a device waits for the network where nobody says otherwise (the document's tmo)."""
+
 FULL_ROW_BYTES = 1_000  # a row with its indexes is 720 on average; the rest is the free space that pruning leaves
 SLIM_ROW_BYTES = 500  # measured 380
 OUTBOX_ROW_BYTES = 1_500
@@ -356,6 +359,15 @@ class GatewaySettings(_Section):
     )
     ports: PortRange = Field(description='The ports that may be used, "1-8" or "1-4,7".')
     dial: Literal["plus", "digits"] = Field("plus", description="Numbers are dialled +49151... or 49151...")
+    api_version: Literal["1.0", "1.1"] = Field(
+        "1.1", description='"1.0": the old interface, one SMS a call that blocks until it has left; else tasks in JSON.'
+    )
+    credentials: Literal["query", "body", "both"] = Field(
+        "both", description="Where a submit carries the login: the document says the body, devices want the query."
+    )
+    charset: Literal["auto", "utf8", "base64"] = Field(
+        "auto", description="How texts are written: auto is UTF-8, and base64 where devices mangle it (emoji)."
+    )
     public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
         None, description="The address this device is told to call back; null is web.public_url."
     )
@@ -377,6 +389,10 @@ class GatewaySettings(_Section):
     )
     report_count: int = Field(20, ge=1, le=1_000, description="The device reports after so many results ...")
     report_period_s: int = Field(3, ge=1, le=600, description="... or after this time.")
+    sms_count: int = Field(
+        10, ge=2, le=1_000, description="Incoming SMS are pushed after so many (the document's sms_cnt) ..."
+    )
+    sms_period_s: int = Field(3, ge=1, le=600, description="... or after this time.")
     task_report_count: int = Field(1, ge=1, le=1_000, description="Rows of one task in a report.")
     task_report_period_s: int = Field(5, ge=1, le=600, description="How often one task is reported.")
 
@@ -461,6 +477,11 @@ class Settings(BaseSettings):
                 return gateway
         raise KeyError(name)
 
+    def post_timeout_of(self, gateway: str) -> float:
+        """Time for a whole POST, in seconds; the old interface answers when the SMS has left, or the radio gave up."""
+        legacy = self.gateway(gateway).api_version == "1.0"
+        return self.timing.post_timeout_s + (LEGACY_BLOCKS_S if legacy else 0.0)
+
     def policy_of(self, route: str | None) -> Policy:
         """How a request is treated: by its route's policy, else (pinned, or a removed route) by the general one."""
         return self.policy if route is None else self._policies.get(route, self.policy)
@@ -512,7 +533,7 @@ class Settings(BaseSettings):
     @property
     def grace_in_flight_s(self) -> float:
         """Time for the POSTs that are begun: to get on the wire, and to be answered."""
-        return self.timing.submit_within_s + self.timing.post_timeout_s
+        return self.timing.submit_within_s + max(self.post_timeout_of(one.name) for one in self.gateways)
 
     def grace_s(self) -> float:
         """The longest that a stop may take: the sum of its graces."""
@@ -556,6 +577,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     yield from _repeats("routes", "name", [route.name for route in settings.routes])
     ports = {gateway.name: gateway for gateway in settings.gateways}
     for i, gateway in enumerate(settings.gateways):
+        if gateway.api_version == "1.0" and gateway.resubmit_within_s is not None:
+            yield (
+                f"gateways[{i}].resubmit_within_s: the old interface has no task ids to ask about "
+                f'(leave it out, or make api_version "1.1")'
+            )
         for notation in gateway.port_limits:
             yield from _absent(f"gateways[{i}].port_limits.{notation}", gateway, notation)
     for i, route in enumerate(settings.routes):

@@ -34,6 +34,9 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 def gateway(url: str = "http://10.0.0.9/", handler: Handler | None = None, **options: Any) -> Gateway:
     told: dict[str, Any] = {
         "dial": "plus",
+        "charset": "auto",
+        "api_version": "1.1",
+        "credentials": "both",
         "envelope": Envelope("http://bridge/cb"),
         "connect_timeout_s": 5.0,
         "post_timeout_s": 10.0,
@@ -66,6 +69,31 @@ async def test_a_submit_leaves_as_one_post() -> None:
     body = json.loads(request.content)
     assert (body["username"], body["password"], body["task_num"]) == ("root", PASSWORD, 2)
     assert [task["tid"] for task in body["tasks"]] == [5011, 5012]
+
+
+@pytest.mark.parametrize(("where", "in_query", "in_body"), [("query", True, False), ("body", False, True)])
+async def test_the_login_stands_where_the_device_reads_it(where: str, in_query: bool, in_body: bool) -> None:
+    seen: list[httpx.Request] = []
+    told = gateway(handler=answering(ANSWER.body, seen=seen), credentials=where)
+    await told.submit(TASKS)
+    assert ("password" in seen[0].url.params, "password" in json.loads(seen[0].content)) == (in_query, in_body)
+    seen.clear()
+    with suppress(GatewayGarbled):
+        await told.tasks(Port(1))
+    assert "password" in seen[0].url.params, "a question has no body"
+
+
+async def test_the_old_interface_is_asked_by_get_and_its_answer_is_the_last_word() -> None:
+    seen: list[httpx.Request] = []
+    old = gateway(handler=answering(b'{"code":0,"reason":"OK"}', seen=seen), api_version="1.0")
+    assert await old.submit(TASKS[:1]) == SubmitAnswer(200, "OK", (TaskAck(5011, 0, "OK", final=True),))
+    (request,) = seen
+    assert (request.method, request.url.path, request.content) == ("GET", "/goip_send_sms.html", b"")
+    told = {"username": "root", "password": PASSWORD, "port": "1", "recipients": "+4915112345678", "sms": "hi"}
+    assert dict(request.url.params) == told | {"charset": "UTF-8"}
+    assert await gateway(handler=answering(b"", 401), api_version="1.0").submit(TASKS[:1]) == SubmitAnswer(
+        1, "HTTP 401", ()
+    )
 
 
 async def test_a_wrong_password_is_an_answer() -> None:

@@ -336,6 +336,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             "(make it longer than timing.connect_timeout_s, 5: it includes connecting)"
         ),
     ),
+    "the same task id at the old interface": (
+        config(gateways=[gateway(api_version="1.0", resubmit_within_s=60)]),
+        (
+            "gateways[0].resubmit_within_s: the old interface has no task ids to ask about "
+            '(leave it out, or make api_version "1.1")'
+        ),
+    ),
     "an outbox that never resumes": (
         config(store={"outbox_pause": 100, "outbox_resume": 100}),
         "store.outbox_resume: 100 is not below outbox_pause (make it smaller than 100, or nothing ever resumes)",
@@ -715,6 +722,12 @@ def test_the_stop_takes_the_sum_of_its_graces():
     assert Settings(**config()).grace_s() == 5 + (5 + 15) + 10 + 5 + 5
     longer = config(timing={"submit_within_s": 7, "post_timeout_s": 30})
     assert Settings(**longer).grace_s() == 5 + (7 + 30) + 10 + 5 + 5
+
+
+def test_a_device_that_answers_when_the_sms_has_left_is_waited_for():
+    old = Settings(**config(gateways=[gateway(api_version="1.0")]))
+    assert old.post_timeout_of("gw1") == 15 + 30
+    assert old.grace_s() == 5 + (5 + 45) + 10 + 5 + 5
 
 
 def test_settings_cannot_be_changed():

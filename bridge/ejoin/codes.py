@@ -26,6 +26,11 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """The device says that it has left; nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
 class HandBack:
     """It provably did not go on air and may be tried again.
 
@@ -57,7 +62,7 @@ class InDoubt:
     reason: str
 
 
-Verdict: TypeAlias = Submitted | HandBack | Failed | InDoubt
+Verdict: TypeAlias = Submitted | Sent | HandBack | Failed | InDoubt
 
 
 def _submitted(_code: int, _text: str) -> Verdict:
@@ -181,6 +186,9 @@ for the message centre), 81 and 95 to 99 (a repeat that crossed its answer), 197
 (network timeout), 500 (unknown), and whatever only the modem says (300 and above).
 """
 
+SENDING = frozenset({0, 6, 7})
+"""What a device that answers after the send can only say when it has tried to send; else it refused the request."""
+
 SUCCESS = frozenset({0, 200})
 """The envelope's ``code`` of a call that went well; which of the two depends on the call and on the firmware."""
 
@@ -194,6 +202,8 @@ def of_ack(ack: TaskAck | None) -> Verdict:
     code = CODES.get(ack.code)
     if code is None:
         return _in_doubt(ack.code, ack.text)
+    if ack.final and ack.code in SENDING:
+        return Sent() if ack.code == 0 else code.reported(ack.code, ack.text or code.text)
     return code.answered(ack.code, ack.text or code.text)
 
 

@@ -120,6 +120,22 @@ def decode_answer(body: bytes) -> SubmitAnswer:
     return SubmitAnswer(_code_and_text(told.get("code"))[0], _reason(told), tuple(acks))
 
 
+def decode_legacy_answer(body: bytes, tid: int) -> SubmitAnswer:
+    """The answer of the old interface, which comes when the SMS has left: a code in JSON, or nothing but "OK".
+
+    Raises GatewayGarbled where it is neither.
+    """
+    try:
+        told = _parse_object(body)
+    except GatewayGarbled:
+        if not re.search(rb"\bOK\b", body, re.IGNORECASE):
+            raise
+        told = {"code": 0, "reason": "OK"}
+    code, text = _code_and_text(_first(told, "code", "status"))
+    ack = TaskAck(tid, 0 if code in SUCCESS else code, text or _reason(told), final=True)
+    return SubmitAnswer(200, "OK", (ack,))
+
+
 def decode_tasks(body: bytes) -> tuple[ListedTask, ...]:
     """The waiting tasks in one answer to a task list. Raises GatewayGarbled where the device refused to tell."""
     told = _parse_object(body)

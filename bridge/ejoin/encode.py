@@ -6,7 +6,9 @@ explicit. Something impossible is a ValueError: our own mistake, found before an
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -20,6 +22,7 @@ MAX_TID = 2**31 - 1
 CONTENT_TYPE = "application/json;charset=utf-8"
 
 SUBMIT_PATH = "/goip_post_sms.html"
+LEGACY_PATH = "/goip_send_sms.html"
 TASKS_PATH = "/goip_get_tasks.html"
 STATUS_PATH = "/goip_get_status.html"
 STATISTICS_PATH = "/goip_get_sms_stat.html"
@@ -29,6 +32,10 @@ CUMULATIVE = 3
 """The ``type`` of statistics that count on; the others begin anew with every hour or day."""
 
 Dial = Literal["plus", "digits"]
+Charset = Literal["auto", "utf8", "base64"]
+
+_MANGLED = re.compile("[\\0-\\x09\\x0b-\\x1f\\x7f\\ud800-\\udfff\\U00010000-\\U0010ffff]")
+"""What small devices are said to lose from a JSON text: all that takes an escape or more than three bytes."""
 
 
 def submit_body(
@@ -36,12 +43,14 @@ def submit_body(
     envelope: Envelope,
     *,
     dial: Dial,
+    charset: Charset = "utf8",
     credentials: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """The members of a send-sms request (document 1.3.1.3).
 
     ``credentials`` (username, password) are told in the body too where given: the document wants them there on a
-    POST, devices read them from the query. Raises ValueError for a task that no device could read.
+    POST, devices read them from the query. ``charset`` is how texts are written, ``auto`` in base64 only where devices
+    mangle them else. Raises ValueError for a task that no device could read.
     """
     if not tasks:
         raise ValueError("a submit needs at least one task")
@@ -59,9 +68,18 @@ def submit_body(
         "sms_cnt": envelope.sms_count,
         "sms_prd": envelope.sms_period_s,
         "task_num": len(tasks),
-        "tasks": [_task(task, dial) for task in tasks],
+        "tasks": [_task(task, dial, charset) for task in tasks],
     }
     return body
+
+
+def legacy_params(task: SmsTask, *, dial: Dial) -> dict[str, str | int]:
+    """The parameters of the old GET interface (document 1.2), which knows neither task ids nor reports.
+
+    Raises ValueError for a task that no device could read.
+    """
+    told = _task(task, dial, "utf8")
+    return {"port": told["from"], "recipients": told["to"], "sms": told["sms"], "charset": "UTF-8"}
 
 
 def dialled(number: str, *, dial: Dial) -> str:
@@ -110,7 +128,7 @@ def to_json(members: Mapping[str, Any]) -> bytes:
     return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _task(task: SmsTask, dial: Dial) -> dict[str, Any]:
+def _task(task: SmsTask, dial: Dial, charset: Charset) -> dict[str, Any]:
     if not 1 <= task.tid <= MAX_TID:
         raise ValueError(f"task id {task.tid} is not between 1 and {MAX_TID}")
     if not task.text:
@@ -123,6 +141,9 @@ def _task(task: SmsTask, dial: Dial) -> dict[str, Any]:
         "chs": "utf8",
         "coding": task.coding,
     }
+    if charset == "base64" or (charset == "auto" and _MANGLED.search(task.text)):
+        packed = base64.b64encode(task.text.encode("utf-8", "replace")).decode()
+        told |= {"sms": packed, "chs": "base64"}
     if task.flash:
         told["flash_sms"] = 1
     if task.smsc:

@@ -43,11 +43,15 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class TaskAck:
-    """The answer to one task of a submit (1.3.1.4): ``code`` is None where the status had no readable number."""
+    """The answer to one task of a submit (1.3.1.4): ``code`` is None where the status had no readable number.
+
+    ``final`` where it is also the last word about the task: the old interface answers when the SMS has left (1.2).
+    """
 
     tid: int
     code: int | None
     text: str = ""
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -467,7 +467,7 @@ class Outbound:
     async def _begin(self, batch: Batch) -> list[tuple[Sms, Assignment]]:
         now = self._clock.wall()
         policy = self._settings.timing
-        deadline = now + policy.submit_within_s + policy.post_timeout_s
+        deadline = now + policy.submit_within_s + self._settings.post_timeout_of(batch.gateway)
         rows = [
             replace(
                 row_of(a.waiting.request, State.SUBMITTING, now),
@@ -642,7 +642,7 @@ class Outbound:
                 tasks=len(refusals),
                 stop=worst.stop,
             )
-        elif any(isinstance(v, codes.Submitted) for v in verdicts.values()):
+        elif any(isinstance(v, codes.Submitted | codes.Sent) for v in verdicts.values()):
             self._fleet.note_success(gateway)
 
     def has_elsewhere(self, sms: Sms) -> bool:

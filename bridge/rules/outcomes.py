@@ -85,8 +85,12 @@ def answered(
         case codes.Submitted():
             wait_s = (ahead + 1) * terms.timeout_s + REPORT_CACHE_S + terms.report_margin_s
             return _told(sms, "sms.submitted", now, state=State.SUBMITTED, deadline_at=now + wait_s, reason=None)
+        case codes.Sent():
+            return sent_as(sms, now, at=None)
         case codes.HandBack():
             return hand_back(sms, verdict, now, terms, elsewhere=elsewhere)
+        case codes.Failed(certain=False):  # the old interface: it has tried to send
+            return _not_sure(sms, now, terms, verdict.code, verdict.text)
         case codes.Failed():
             return _failed(sms, now, reason="not_taken", code=verdict.code, text=verdict.text, certain=verdict.certain)
         case codes.InDoubt():
@@ -244,8 +248,7 @@ def counted(sms: Sms, fate: Literal["sent", "failed"], now: float, terms: Terms)
     if not sms.state.open:
         return None
     text = "the device counted a failure, its report was lost"
-    failed = _failed(sms, now, reason="not_sure", code=None, text=text, certain=False, evidence=STATISTICS)
-    return replace(_resent(sms, now, terms, None, text) or failed, counted="failed")
+    return _not_sure(sms, now, terms, None, text, evidence=STATISTICS)
 
 
 def absent(sms: Sms, now: float) -> Outcome | None:
@@ -303,6 +306,12 @@ def _resent(sms: Sms, now: float, terms: Terms, code: int | None, text: str) -> 
     if not terms.resend or sms.attempt >= terms.max_attempts or now >= (sms.expires_at or now):
         return None
     return _back(sms, now, code=code, text=text, resent=True)
+
+
+def _not_sure(sms: Sms, now: float, terms: Terms, code: int | None, text: str, **detail: Any) -> Outcome:
+    """The device says that it failed, and it may be on air."""
+    failed = _failed(sms, now, reason="not_sure", code=code, text=text, certain=False, **detail)
+    return replace(_resent(sms, now, terms, code, text) or failed, counted="failed")
 
 
 def _awaited(sms: Sms) -> bool:

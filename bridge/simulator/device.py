@@ -108,13 +108,26 @@ class Box:
         now = self._clock.now()
         return facts.SubmitAnswer(200, TEXTS[0], tuple(self._take(orders.read_order(raw), now) for raw in tasks))
 
+    def send_now(self, order: orders.Order, done: Callable[[Fate], None]) -> tuple[int, int]:
+        """Send by the old interface (document 1.2): the code that refuses it (0: none), and how many sends it makes.
+
+        ``done`` gets the fate of each of them.
+        """
+        if order.text is None or not order.recipients:
+            return (8 if order.text is None else 9), 0
+        code, places = self._place(order)
+        parts = segments.count(order.text, order.coding)
+        task = Task(order, 0, order.text, parts, self._boot, unsent=len(places), done=done)
+        self._hand_to_ports(task, places, self._clock.now())
+        return code, len(places)
+
     def list_waiting(
         self, port: int, *, pos: int, num: int, has_content: bool
     ) -> tuple[int, list[dict[str, Any]]] | None:
         """How many tasks wait on a port, and ``num`` of them from ``pos`` on in order; None: there is no such port."""
         if port not in self.ports:
             return None
-        tasks = list(dict.fromkeys(send.task for send in self.ports[port].waiting if not send.task.foreign))
+        tasks = list(dict.fromkeys(send.task for send in self.ports[port].waiting if send.task.told))
         rows = []
         for task in tasks[max(pos, 0) : max(pos, 0) + max(num, 0)]:
             order = task.order
@@ -284,12 +297,14 @@ class Box:
             count, period_s = order.report_count, order.report_period_s
             task.reports = Cache(self._clock, self._hand_up, count=count, period_s=period_s)
         self._live[task.tid] = task
+        self._hand_to_ports(task, places, now)
+
+    def _hand_to_ports(self, task: Task, places: list[tuple[SimPort, str]], now: float) -> None:
         for index, (port, to) in enumerate(places):
             port.counters["handed_over"] += 1
-            self._record.add(
-                Row(now, "handed_over", self.name, port.number, port.card.iccid, task.tid, to, task.text, parts, "0 OK")
-            )
-            port.waiting.append(Send(task, 0 if len(order.recipients) == 1 else index, to))
+            whose = (task.known_as, to, task.text, task.segments, "0 OK")
+            self._record.add(Row(now, "handed_over", self.name, port.number, port.card.iccid, *whose))
+            port.waiting.append(Send(task, 0 if len(task.order.recipients) == 1 else index, to))
             self._begin(port)
 
     # --- sending ----------------------------------------------------------------------------------------------------
@@ -339,9 +354,11 @@ class Box:
         port.counters["failed" if fate.code else "sent"] += 1
         port.statistics["sent_failed" if fate.code else "sent_ok"] += 1
         port.statistics["consecutive_failed"] = port.statistics["consecutive_failed"] + 1 if fate.code else 0
-        if not task.foreign:
+        if task.told:
             self._finish(task)
             self._keep_result(port, send, fate, now)
+        elif task.done is not None:
+            task.done(fate)
         if self._options.sent_sms:
             self._push_sent_sms(port, send, fate, now, took_s)
 
@@ -430,7 +447,7 @@ class Box:
                 body=self.dialect.sent_sms(told),
                 port=port.number,
                 iccid=port.card.iccid,
-                tids=() if task.foreign else (task.tid,),
+                tids=(task.tid,) if task.told else (),
             )
         )
 

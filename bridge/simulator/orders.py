@@ -76,6 +76,11 @@ def read_order(raw: Any) -> Order:
     )
 
 
+def read_legacy(query: Mapping[str, str]) -> Order:
+    """One SMS of the old interface (document 1.2); never fails."""
+    return read_order({"from": query.get("port"), "to": query.get("recipients"), "sms": query.get("sms")})
+
+
 def number(value: Any, default: Any) -> Any:
     """A finite number, also where it is written as text; ``default`` for anything else."""
     if type(value) is int:

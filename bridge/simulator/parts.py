@@ -82,7 +82,8 @@ class Card:
 class Task:
     """A task that the box has taken, and its cumulative counters (document 1.3.2.3).
 
-    A ``foreign`` one came from another submitter: it has no task id, and no report tells of it.
+    A ``foreign`` one came from another submitter: it has no task id, and no report tells of it. Nor does it of one
+    that came by the old interface: ``done`` gets the fate of each of its sends instead.
     """
 
     order: orders.Order
@@ -96,11 +97,17 @@ class Task:
     sent: int = 0
     failed: int = 0
     foreign: bool = False
+    done: Callable[[Fate], None] | None = None
 
     @property
     def known_as(self) -> int | None:
         """The task id, where there is one."""
-        return None if self.foreign else self.tid
+        return self.tid if self.told else None
+
+    @property
+    def told(self) -> bool:
+        """Whether it has a task id, and reports tell of it."""
+        return not self.foreign and self.done is None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

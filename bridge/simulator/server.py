@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from bridge.ejoin.ports import parse_range
 from bridge.simulator import deeds, encode, orders
 from bridge.simulator.device import Box
-from bridge.simulator.parts import TEXTS, LostAnswer
+from bridge.simulator.parts import TEXTS, Fate, LostAnswer
 from bridge.simulator.record import Record
 
 RESET = "ejoin.reset"
@@ -41,6 +41,8 @@ def gateway_app(box: Box, username: str, password: str) -> Starlette:
     return Starlette(
         routes=[
             Route("/goip_post_sms.html", face.submit, methods=["POST"]),
+            Route("/goip_post_sms.html", face.send_now),
+            Route("/goip_send_sms.html", face.send_now),
             Route("/goip_get_tasks.html", face.list_waiting),
             Route("/goip_get_status.html", face.status),
             Route("/goip_get_sms_stat.html", face.statistics),
@@ -61,6 +63,21 @@ class _Face:
         told = orders.read_body(await request.body())
         lost = self._box.lost_answers.popleft() if self._box.lost_answers else None
         response = Response() if lost == "before" else self._take(told, request)
+        return response if lost is None else _Lost(response, lost)
+
+    async def send_now(self, request: Request) -> Response:
+        """The old interface: the answer comes when the SMS has left, and is that of the first that failed."""
+        query = _query(request)
+        if not self._may(query):
+            return _refuse(1)
+        lost = self._box.lost_answers.popleft() if self._box.lost_answers else None
+        if lost == "before":
+            return _Lost(Response(), lost)
+        fates: asyncio.Queue[Fate] = asyncio.Queue()
+        code, count = self._box.send_now(orders.read_legacy(query), fates.put_nowait)
+        codes = [code, *[(await fates.get()).code for _ in range(count)]]
+        worst = next((one for one in codes if one), 0)
+        response = _json(encode.answer(worst, TEXTS[worst]))
         return response if lost is None else _Lost(response, lost)
 
     async def list_waiting(self, request: Request) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.ejoin import codes
-from bridge.ejoin.codes import Failed, HandBack, InDoubt, Submitted, of_ack, of_answer, of_failure
+from bridge.ejoin.codes import Failed, HandBack, InDoubt, Sent, Submitted, of_ack, of_answer, of_failure
 from bridge.ejoin.facts import FailedRow, SubmitAnswer, TaskAck
 
 ELSEWHERE, LATER, STOP = ("elsewhere", "sim", False), ("later", "gateway", False), ("later", "gateway", True)
@@ -46,6 +46,21 @@ def test_what_proves_nothing_is_in_doubt(ack: TaskAck | None) -> None:
 def test_doubt_names_the_devices_words() -> None:
     assert of_ack(TaskAck(1, 21, "Busy")) == InDoubt("the device answered 21 Busy")
     assert of_ack(TaskAck(1, 21)) == InDoubt("the device answered 21")
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        (0, Sent()),
+        (6, Failed(6, "Timeout", certain=False)),
+        (7, Failed(7, "Server Error", certain=False)),
+        (5, HandBack("elsewhere", "sim", 5, "SIM Unregistered")),
+        (8, Failed(8, "SMS expected", certain=True)),
+        (1, HandBack("later", "gateway", 1, "Invalid User", stop=True)),
+    ],
+)
+def test_the_old_interface_answers_for_the_radio_too(code: int, verdict: codes.Verdict) -> None:
+    assert of_ack(TaskAck(1, code, final=True)) == verdict
 
 
 def test_every_code_of_the_document_has_both_verdicts() -> None:

@@ -13,6 +13,7 @@ from bridge.ejoin import (
     DECODERS,
     decode_answer,
     decode_inbox,
+    decode_legacy_answer,
     decode_push,
     decode_statistics,
     decode_status,
@@ -29,6 +30,8 @@ from bridge.ejoin.facts import (
     SentRow,
     SentSms,
     SmsReport,
+    SubmitAnswer,
+    TaskAck,
     Unrecognised,
 )
 from bridge.ejoin.ports import Port
@@ -81,6 +84,27 @@ def test_the_answer_to_a_submit(answer: Answer) -> None:
 def test_what_is_no_answer_is_garbled(body: bytes) -> None:
     with pytest.raises(GatewayGarbled):
         decode_answer(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "text"),
+    [
+        (b'{"code":0, "reason":"OK"}', 0, "OK"),
+        (b'{"code":200,"message":"sent"}', 0, "sent"),
+        (b'{"code":"6 Timeout"}', 6, "Timeout"),
+        (b'{"code":5,"reason":"SIM Unregistered"}', 5, "SIM Unregistered"),
+        (b"ok\r\n", 0, "OK"),
+        (b'{"hello":1}', None, ""),
+    ],
+)
+def test_the_answer_of_the_old_interface(body: bytes, code: int | None, text: str) -> None:
+    assert decode_legacy_answer(body, 7) == SubmitAnswer(200, "OK", (TaskAck(7, code, text, final=True),))
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>no</html>", b"[]", b"BROKEN"])
+def test_what_is_no_answer_of_the_old_interface_is_garbled(body: bytes) -> None:
+    with pytest.raises(GatewayGarbled):
+        decode_legacy_answer(body, 7)
 
 
 @pytest.mark.parametrize("answer", TASK_LISTS, ids=named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from bridge.ejoin import (
     dialled,
     inbox_params,
+    legacy_params,
     query,
     statistics_params,
     status_params,
@@ -17,6 +19,7 @@ from bridge.ejoin import (
     tasks_params,
     to_json,
 )
+from bridge.ejoin.encode import Charset
 from bridge.ejoin.facts import SmsTask
 from bridge.ejoin.ports import Port
 from tests.ejoin.cases import ENVELOPE, SUBMITS, Submit
@@ -82,6 +85,32 @@ def test_the_parameters_of_questions() -> None:
     assert status_params(None, None) == {}
     assert statistics_params() == {"version": "1.1", "ports": "all", "type": 3}
     assert inbox_params(start=7, count=50) == {"version": "1.1", "sms_id": 7, "sms_num": 50}
+
+
+def test_the_old_interface_gets_one_sms_in_the_query() -> None:
+    task = SmsTask(9, Port(3, 1), "+4915112345678", "Grüße & mehr", timeout_s=45)
+    told = {"port": "3.01", "recipients": "4915112345678", "sms": "Grüße & mehr", "charset": "UTF-8"}
+    assert legacy_params(task, dial="digits") == told
+    with pytest.raises(ValueError, match="one recipient"):
+        legacy_params(replace(task, to="+49,+48"), dial="plus")
+
+
+@pytest.mark.parametrize(
+    ("charset", "text", "packed"),
+    [
+        ("utf8", "\U0001f600", False),
+        ("base64", "hi", True),
+        ("auto", "Grüße, 你好\n", False),
+        ("auto", "\U0001f600", True),
+        ("auto", "a\rb", True),
+        ("auto", "\ud800", True),
+    ],
+)
+def test_a_text_is_packed_where_it_must_be(charset: Charset, text: str, packed: bool) -> None:
+    (task,) = submit_body([replace(TASK, text=text)], ENVELOPE, dial="plus", charset=charset)["tasks"]
+    assert task["chs"] == ("base64" if packed else "utf8")
+    told = base64.b64decode(task["sms"]).decode() if packed else task["sms"]
+    assert told == text.replace("\ud800", "?")
 
 
 def test_a_body_is_utf8_without_escapes_and_always_encodable() -> None:

@@ -78,6 +78,17 @@ class TestAnswered:
         assert outcome.publications[0].routing_key == "sms.submitted.otp.gw1.3"
         assert outcome.publications[0].correlation_id == "c7"
 
+    def test_what_has_left_by_the_old_interface_is_sent(self) -> None:
+        outcome = self.answer(codes.Sent())
+        assert outcome is not None
+        assert (outcome.sms.state, outcome.counted, event(outcome)["type"]) == (State.SENT, "ok", "sms.sent.v1")
+
+    def test_what_it_tried_in_vain_may_be_on_air(self) -> None:
+        outcome = self.answer(codes.Failed(6, "Timeout", certain=False))
+        assert outcome is not None
+        told = event(outcome)["data"]
+        assert (outcome.counted, told["reason"], told["certain"], told["code"]) == ("failed", "not_sure", False, 6)
+
     def test_a_sim_that_cannot_goes_elsewhere_and_counts(self) -> None:
         outcome = self.answer(codes.HandBack("elsewhere", "sim", 5, "SIM Unregistered"))
         assert outcome is not None

@@ -121,6 +121,23 @@ async def test_a_submit_is_sent_reported_and_recorded(simulator, client, receive
     assert (told["http_status"], told["type"], told["tids"]) == (200, "status-report", [7])
 
 
+@pytest.mark.parametrize("page", ["goip_send_sms.html", "goip_post_sms.html"])
+async def test_the_old_interface_answers_when_the_sms_has_left(simulator, client, page):
+    asked = {**LOGIN, "port": "1A", "recipients": "+491511", "sms": "hi", "charset": "UTF-8"}
+    url = f"{simulator.urls['gw1']}/{page}"
+    assert (await client.get(url, params=asked)).content == b'{"code":0, "reason":"OK"}'
+    assert [(row["kind"], row["tid"]) for row in simulator.rows()] == [("handed_over", None), ("on_air", None)]
+    await client.post(f"{simulator.control}/do", json={"kind": "fail_port", "gateway": "gw1", "port": 1, "code": 7})
+    assert (await client.get(url, params=asked | {"recipients": "+491,+492"})).json()["code"] == 7
+    for wrong, code in (({"sms": ""}, 8), ({"recipients": ""}, 9), ({"port": "9"}, 2), ({"password": "x"}, 1)):
+        assert (await client.get(url, params=asked | wrong)).json()["code"] == code
+    lost = {"kind": "lose_answer", "gateway": "gw1", "when": "after"}
+    await client.post(f"{simulator.control}/do", json=lost)
+    with pytest.raises(httpx.HTTPError):
+        await client.get(url, params=asked)
+    assert len([row for row in simulator.rows() if row["kind"] == "on_air"]) == 3
+
+
 async def test_a_callback_looks_like_the_documents(simulator, client, receiver):
     await submit(client, simulator, receiver, 7, sr_url=f"{receiver.url}?a=b")
     await receiver.wait_for("status-report")

@@ -126,6 +126,35 @@ async def test_bad_input_is_told_kept_and_stops_nothing(amqp_url: str) -> None:
         assert on_air == [GOOD["to"]]
 
 
+BOXES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "the old interface, which is told no address": ({"api_version": "1.0", "poll_s": 1}, ["header=three"]),
+    "login in the body, texts in base64": ({"credentials": "body", "charset": "base64"}, ["ports=letters", "st=words"]),
+    "login in the query, firmware 8": ({"credentials": "query", "charset": "utf8"}, ["pushes=v3", "numbers=text"]),
+}
+
+
+@pytest.mark.parametrize(("entry", "dialect"), BOXES.values(), ids=BOXES)
+async def test_whatever_the_box_speaks_it_is_sent_and_told(
+    amqp_url: str, entry: dict[str, Any], dialect: list[str]
+) -> None:
+    def config(settings: dict[str, Any]) -> None:
+        unhurried(settings)
+        settings["gateways"][0] |= entry
+
+    simulate = [word for switch in dialect for word in ("--dialect", switch)]
+    async with stage(gateways=1, ports=2, radio_s=0.01, simulate=simulate, config=config, amqp_url=amqp_url) as play:
+        await play.start_bridge()
+        seen = Seen()
+        await play.watch(seen.note, "sms.#")
+        await play.publish("send.default", {**GOOD, "id": "a", "text": "Grüße \U0001f600"})
+        await seen.until(lambda: "sms.sent" in seen.kinds("a"))
+        (on_air,) = [row for row in await play.record() if row["kind"] == "on_air"]
+        assert on_air["text"] == "Grüße \U0001f600"
+        await play.do(kind="receive_sms", gateway="gw1", port=1, sender="+4917", text="na\n\nja")
+        await seen.until(lambda: seen.of("+4917"))
+        assert seen.of("+4917")[0]["data"]["text"] == "na\n\nja"
+
+
 async def test_callbacks_are_answered_as_the_contract_says(amqp_url: str) -> None:
     async with stage(gateways=1, ports=4, config=unhurried, amqp_url=amqp_url) as play:
         await play.start_bridge()
