@@ -414,7 +414,8 @@ def _provable(history: History) -> Iterator[Finding]:
         if (
             doubt.key in unsettled
             and fates in ({"sent"}, {"failed"}, {"never"})
-            and not _rebooted(history, doubt.gateway, doubt.began, doubt.ended)
+            # Its counters may have begun anew so shortly before that the bridge need not have looked since.
+            and not _rebooted(history, doubt.gateway, doubt.began - POLL_S, doubt.ended)
             and not _shared(history, doubt)
         ):
             yield Finding(

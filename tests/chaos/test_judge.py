@@ -305,6 +305,9 @@ def test_one_whose_task_the_device_forgot_is_not():
 
 def test_one_on_a_gateway_that_rebooted_meanwhile_is_not():
     assert provable(faults=[Happened("device_reboot", {"gateway": "gw1"}, 110.0, 110.0)]) == []
+    just_before, long_before = SENT[0]["at"] - POLL_S, SENT[0]["at"] - POLL_S - 2
+    assert provable(faults=[Happened("device_reboot", {"gateway": "gw1"}, just_before, just_before)]) == []
+    assert len(provable(faults=[Happened("device_reboot", {"gateway": "gw1"}, long_before, long_before)])) == 1
     assert len(provable(faults=[Happened("device_reboot", {"gateway": "gw1"}, 140.0, 140.0)])) == 1
     assert len(provable(faults=[Happened("device_reboot", {"gateway": "gw2"}, 110.0, 110.0)])) == 1
 
