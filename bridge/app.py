@@ -30,6 +30,7 @@ from bridge.flows.changes import Changes
 from bridge.flows.commands import Commands
 from bridge.flows.inbound import Inbound, Known
 from bridge.flows.inquiry import Inquiry
+from bridge.flows.operations import Operations
 from bridge.flows.outbound import Outbound
 from bridge.flows.patrol import Patrol
 from bridge.flows.relay import Relay
@@ -82,6 +83,7 @@ class Bridge:
             gateways=tuple(entry.name for entry in settings.gateways),
             retired=retired,
         )
+        self._command_queues = topology.command_queues
         self.session = Session(settings.amqp, topology, metrics)
         self.relay = Relay(
             ledger,
@@ -106,13 +108,6 @@ class Bridge:
             clock=clock,
             wake_relay=self.relay.wake,
             is_paused=lambda: self.relay.paused,
-        )
-        self.commands = Commands(
-            ledger=ledger,
-            publish=self.session.publish_many,
-            rules_of=self.outbound.rules_of,
-            clock=clock,
-            wake_relay=self.relay.wake,
         )
         self.inbound = Inbound(
             Known(
@@ -142,6 +137,19 @@ class Bridge:
             terms_of=self.outbound.terms_of,
             wake_relay=self.relay.wake,
             wake_planner=self.outbound.wake,
+        )
+        self.commands = Commands(
+            ledger=ledger,
+            publish=self.session.publish_many,
+            rules_of=self.outbound.rules_of,
+            operations=Operations(
+                devices=self.gateways,
+                fleet=self.fleet,
+                look=self.patrol.look,
+                allowed=settings.commands.allowed,
+            ),
+            clock=clock,
+            wake_relay=self.relay.wake,
         )
         self.inquiry = Inquiry(
             settings,
@@ -227,7 +235,8 @@ class Bridge:
             "inquiry": self.inquiry.run(),
         }.items():
             running.append(loops.create_task(work, name=name))
-        self.session.consume("command", 1, self.commands.accept)
+        for queue in self._command_queues:
+            self.session.consume(queue, 1, self.commands.accept)
         log.info("bridge.running", fleet=repr(self.fleet), web=self.web.address)
 
     async def _first_words(self) -> bool:
@@ -242,7 +251,7 @@ class Bridge:
         """Not ready; consumers; what is in flight; the outbox. The web goes on until the very end."""
         self._stage = "stopping"
         log.info("bridge.stopping", planner=repr(self.planner))
-        await self.session.stop_consuming("command")
+        await asyncio.gather(*(self.session.stop_consuming(queue) for queue in self._command_queues))
         await self.outbound.stop(GRACE_CONSUMERS_S + self.settings.grace_in_flight_s)
         try:
             async with asyncio.timeout(GRACE_RELAY_S):

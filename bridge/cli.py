@@ -1,9 +1,8 @@
 """The command line: reads its arguments, calls the rooms that do the work, shows what came of it.
 
-``run``, ``check``, ``topology``, ``simulate`` and ``ledger`` act here; ``send``, ``events`` and ``dead`` go through
-the broker, so they work from anywhere that reaches it. Tables for people, ``--json`` for programs. A mistake of the
-operator is a sentence on standard error: exit code 2 where arguments or settings are wrong, 1 where something could
-not be done.
+``run``, ``check``, ``topology``, ``simulate`` and ``ledger`` act here; all others go through the broker, so they work
+from anywhere that reaches it. Tables for people, ``--json`` for programs. A mistake of the operator is a sentence on
+standard error: exit code 2 where arguments or settings are wrong, 1 where something could not be done.
 """
 
 from __future__ import annotations
@@ -39,14 +38,23 @@ from bridge.amqp import letters as letters_room
 from bridge.amqp import topology as topology_room
 from bridge.amqp.letters import Letter, LetterBox
 from bridge.amqp.topology import Topology
-from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, SettingsInvalid
-from bridge.models import stamp
+from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, RequestInvalid, SettingsInvalid
+from bridge.models import read_command, stamp
 from bridge.settings import AmqpSettings, Settings
 
 APP_ID = "ejoin-bridge"
 """The AMQP ``app_id`` of what ``send`` publishes: a key is unique per app_id (design 1.2)."""
 
+COLUMNS = {
+    "sims": ("port", "state", "iccid", "number", "operator", "balance", "signal"),
+    "rows": ("port", "at", "sender", "receiver", "text", "recipient", "code"),
+}
+"""What people look for in the longest tables; programs get all of it."""
+
 CONNECT_TIMEOUT_S = 10.0
+SLOWEST_COMMAND_S = 210.0
+"""A card may need three minutes to register, and the gateway as long as a POST may take to answer."""
+
 EXIT_FAILED, EXIT_WRONG, EXIT_INTERRUPTED = 1, 2, 130
 FINAL = {"sms.sent.v1", "sms.failed.v1", "sms.expired.v1", "sms.rejected.v1", "sms.unknown.v1"}
 COLOURS = {"sent": "green", "delivered": "green", "received": "cyan", "submitted": "blue", "up": "green"}
@@ -67,6 +75,15 @@ app.add_typer(ledger, name="ledger")
 dead = typer.Typer(help="Look after the dead letters: what could not be read or placed. They are kept for 14 days.")
 app.add_typer(dead, name="dead")
 
+ports = typer.Typer(help="Command ports of a gateway: 3, 1A,2.02, 1-4, 1.01-64.01, all.")
+app.add_typer(ports, name="ports")
+
+gateways = typer.Typer(help="Command gateways, and ask them what they have counted.")
+app.add_typer(gateways, name="gateways")
+
+tasks = typer.Typer(help="Look after what waits in a gateway, by task ids.")
+app.add_typer(tasks, name="tasks")
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="Configuration file. Default: $EJOIN_CONFIG, else ./config.yaml."),
@@ -80,6 +97,13 @@ PrefixOption = Annotated[
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `dead list` shows them.")]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="All letters with this reason.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+GatewayArgument = Annotated[str, typer.Argument(metavar="GATEWAY", help="Its name in the configuration.")]
+PortsArgument = Annotated[str, typer.Argument(metavar="PORTS", help="3, 1A,2.02, 1-4, 1.01-64.01, or all.")]
+TidsArgument = Annotated[list[int], typer.Argument(metavar="TID...", help="Task ids, as events name them.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="It cannot be taken back: say so.")]
+PortsOption = Annotated[str, typer.Option("--ports", help="Some ports.")]
+SlotsOption = Annotated[str | None, typer.Option(help='Some slots, or "all"; else the cards in use.')]
+SpanOption = Annotated[str, typer.Option(help="hour, two_hours, day, or all since its start.")]
 
 
 def main() -> None:
@@ -181,6 +205,7 @@ def back_up_ledger(
 def simulate(
     gateways: Annotated[int, typer.Option(help="Gateways; gateway i listens on the port of --listen + i - 1.")] = 2,
     ports: Annotated[int, typer.Option(help="Ports of each.")] = 8,
+    slots: Annotated[int, typer.Option(help="Cards of each port; the first is in use.")] = 1,
     listen: Annotated[str, typer.Option(help="Address of the first gateway; port 0 takes free ones.")] = (
         "127.0.0.1:9001"
     ),
@@ -209,6 +234,7 @@ def simulate(
     options = SimulatorOptions(
         gateways=gateways,
         ports=ports,
+        slots=slots,
         listen=listen,
         control=control,
         radio_s=radio_s,
@@ -397,6 +423,260 @@ async def _replay(box: LetterBox, letter: Letter) -> dict[str, Any]:
         return {"id": letter.letter_id, "outcome": "done", "detail": event["data"]["detail"]}
     told = event["data"]
     return {"id": letter.letter_id, "outcome": "refused", "reason": told["reason"], "detail": told["detail"]}
+
+
+# --- what a gateway carries out --------------------------------------------------------------------------------------
+
+
+def _port_command(name: str, sentence: str) -> None:
+    """One of the commands that are about ports and nothing else."""
+
+    @ports.command(name, help=sentence)
+    def command(
+        gateway: GatewayArgument,
+        notation: PortsArgument,
+        config: ConfigOption = None,
+        amqp_url: UrlOption = None,
+        prefix: PrefixOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        _operate(_broker(config, amqp_url, prefix), gateway, {"command": name, "ports": notation}, as_json)
+
+
+for _name, _sentence in {
+    "lock": "Take ports out of service.",
+    "unlock": "Put locked ports back into service.",
+    "switch": "Change to another card, named by its slot: 1.02; done when it is registered.",
+    "reset": "Start radio modules anew; done when their cards are registered again.",
+}.items():
+    _port_command(_name, _sentence)
+
+
+@app.command()
+def sims(
+    gateway: GatewayArgument,
+    notation: Annotated[str | None, typer.Option("--ports", help="Some ports.")] = None,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every card of a gateway, also those that are not in use."""
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "sims", "ports": notation}, as_json)
+
+
+@app.command()
+def inbox(
+    gateway: GatewayArgument,
+    start: Annotated[int, typer.Option(help="The first id.")] = 1,
+    count: Annotated[int, typer.Option(help="Rows, 50 at most.")] = 50,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete these rows; they are shown once more.")] = False,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what lies in a gateway's inbox: numbers and texts."""
+    asked = {"command": "delete_inbox" if delete else "inbox", "start": start, "count": count}
+    _operate(_broker(config, amqp_url, prefix), gateway, asked | ({"confirm": yes} if delete else {}), as_json)
+
+
+@app.command()
+def ussd(
+    gateway: GatewayArgument,
+    port: Annotated[str, typer.Argument(metavar="PORT", help="3, 1A or 1.01.")],
+    code: Annotated[str, typer.Argument(metavar="CODE", help="*100#, or a choice from the last menu: 1.")],
+    timeout_s: Annotated[int, typer.Option(help="How long the network may take.")] = 120,
+    retries: Annotated[int, typer.Option(help="A top-up could be paid twice.")] = 0,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Call a USSD code from a port and show the network's answer."""
+    asked = {"command": "ussd", "port": port, "code": code, "timeout_s": timeout_s, "retries": retries}
+    _operate(_broker(config, amqp_url, prefix), gateway, asked, as_json)
+
+
+@tasks.command("list")
+def list_tasks(
+    gateway: GatewayArgument,
+    port: Annotated[int, typer.Argument(metavar="PORT")],
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what waits in the gateway for a port."""
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "tasks", "port": port}, as_json)
+
+
+@tasks.command("pause")
+def pause_tasks(
+    gateway: GatewayArgument,
+    tids: TidsArgument,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let tasks wait that the gateway has not begun."""
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "pause_tasks", "tids": tids}, as_json)
+
+
+@tasks.command("resume")
+def resume_tasks(
+    gateway: GatewayArgument,
+    tids: TidsArgument,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let paused tasks go on."""
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "resume_tasks", "tids": tids}, as_json)
+
+
+@tasks.command("remove")
+def remove_tasks(
+    gateway: GatewayArgument,
+    tids: TidsArgument,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take tasks out of the gateway that it has not begun; their SMS are in doubt then."""
+    asked = {"command": "remove_tasks", "tids": tids, "confirm": yes}
+    _operate(_broker(config, amqp_url, prefix), gateway, asked, as_json)
+
+
+@gateways.command("save")
+def save_settings(
+    gateway: GatewayArgument,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the device's settings beyond its next start."""
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "save"}, as_json)
+
+
+@gateways.command("reboot")
+def reboot(
+    gateway: GatewayArgument,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the device anew: it forgets its tasks, and what it had in hand is in doubt."""
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "reboot", "confirm": yes}, as_json)
+
+
+@gateways.command("get")
+def get_settings(
+    gateway: GatewayArgument,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="sw_ver, sms_url, sim_number(0).")],
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show settings of the device."""
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "get", "names": names}, as_json)
+
+
+@gateways.command("set")
+def set_settings(
+    gateway: GatewayArgument,
+    values: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...")],
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change settings of the device until its next start; `gateways save` keeps them."""
+    pairs = dict(one.partition("=")[::2] for one in values)
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "set", "values": pairs}, as_json)
+
+
+@gateways.command("statistics")
+def statistics(
+    gateway: GatewayArgument,
+    calls: Annotated[bool, typer.Option("--calls", help="Of calls instead of SMS.")] = False,
+    notation: PortsOption = "all",
+    slots: SlotsOption = None,
+    span: SpanOption = "all",
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the device has counted, card by card."""
+    name = "call_statistics" if calls else "sms_statistics"
+    asked = {"command": name, "ports": notation, "slots": slots, "span": span}
+    _operate(_broker(config, amqp_url, prefix), gateway, asked, as_json)
+
+
+def _operate(amqp: AmqpSettings, gateway: str, asked: Mapping[str, Any], as_json: bool) -> None:
+    """Have a gateway do it, say what became of it; exit code 1 where it was not done."""
+    told = {name: value for name, value in asked.items() if value is not None}
+    try:
+        command = read_command(json.dumps(told).encode())
+    except RequestInvalid as error:
+        raise SettingsInvalid(str(error)) from error
+    if told.get("confirm") is False:
+        raise SettingsInvalid(f"{command.command} cannot be taken back (add --yes where you are sure)")
+    console, aside = _console(), Console(stderr=True)
+
+    def accepted(event: Mapping[str, Any]) -> None:
+        if aside.is_terminal and not as_json:
+            aside.print(Text(_printable(event["data"]["detail"])), style="dim")
+
+    async def ask(box: LetterBox) -> dict[str, Any]:
+        return await box.ask(command, gateway, done_within_s=_patience_s(told), on_accepted=accepted)
+
+    event = _run(_at_box(amqp, ask))
+    data, done = event["data"], event["type"] == "command.done.v1"
+    if as_json:
+        _print_json({"outcome": "done" if done else "failed", **data})
+    else:
+        for name, rows in (data.get("result") or {}).items():
+            if isinstance(rows, list):
+                _print_rows(console, rows, COLUMNS.get(name))
+            elif isinstance(rows, dict):
+                _print_rows(console, [{"name": name, "value": value} for name, value in rows.items()])
+        style = "" if done else "red"
+        console.print(Text(_printable(data["detail"] if done else f"{data['reason']}: {data['detail']}"), style=style))
+    raise typer.Exit(0 if done else EXIT_FAILED)
+
+
+def _patience_s(asked: Mapping[str, Any]) -> float:
+    """How long it may take once it is accepted: what the network needs, and a margin."""
+    return float(asked.get("timeout_s", 0)) * (1 + int(asked.get("retries", 0))) + SLOWEST_COMMAND_S
+
+
+def _print_rows(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Rows that may lack members, under the names of all, or of those that people look for."""
+    names = columns or list(dict.fromkeys(name for row in rows for name in row))
+    if rows:
+        table = _table(*names)
+        for row in rows:
+            table.add_row(*(Text(_printable(_cell(name, row.get(name)))) for name in names))
+        console.print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "at" and value is not None:
+        return f"{datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, list) and len(value) == 2:  # a device's n/m
+        return f"{value[0]}/{'unlimited' if value[1] is None else value[1]}"
+    return "" if value is None else str(value)
 
 
 async def _at_box(amqp: AmqpSettings, work: Callable[[LetterBox], Coroutine[Any, Any, Result]]) -> Result:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -18,10 +18,12 @@ import httpx
 
 from bridge.ejoin import decode, encode
 from bridge.ejoin.facts import (
+    CallStatistics,
     DeviceStatus,
     Envelope,
     InboxPage,
     ListedTask,
+    Reply,
     SimStatistics,
     SmsTask,
     SubmitAnswer,
@@ -124,31 +126,79 @@ class Gateway:
                 break
         return tuple(listed)
 
-    async def statistics(self) -> tuple[SimStatistics, ...]:
-        """What the device has counted since its start for the active card of every port.
+    async def change_tasks(self, what: Literal["pause", "resume", "remove"], tids: Sequence[int]) -> SubmitAnswer:
+        """Pause, resume or remove waiting tasks; the answer is row by row. Raises as ``tasks``, ValueError for none."""
+        content = encode.task_ids_body(tids)
+        url = self._url(encode.TASK_PATHS[what], version="1.1")
+        status, body = await self._ask("POST", url, content=content)
+        return self._read(decode.decode_answer, status, body)
 
-        Raises GatewayNotReached, GatewaySilent, GatewayGarbled (also where the device refuses to tell).
+    async def statistics(
+        self, ports: str = "all", *, slots: str | None = None, span: encode.Span = "all"
+    ) -> tuple[SimStatistics, ...]:
+        """What the device has counted of SMS; else than by default not since its start, but for a span. Raises as
+        ``tasks``.
         """
-        status, body = await self._ask("GET", self._url(encode.STATISTICS_PATH, **encode.statistics_params()))
+        params = encode.statistics_params(ports, slots=slots, span=span)
+        status, body = await self._ask("GET", self._url(encode.STATISTICS_PATH, **params))
         return self._read(decode.decode_statistics, status, body)
 
-    async def inbox(self, *, start: int, count: int) -> InboxPage:
-        """At most ``count`` rows of the device's inbox from the id ``start`` on; they stay there.
+    async def call_statistics(
+        self, ports: str = "all", *, slots: str | None = None, span: encode.Span = "all"
+    ) -> tuple[CallStatistics, ...]:
+        """The same of calls."""
+        params = encode.statistics_params(ports, slots=slots, span=span)
+        status, body = await self._ask("GET", self._url(encode.CALL_STATISTICS_PATH, **params))
+        return self._read(decode.decode_call_statistics, status, body)
 
-        Raises GatewayNotReached, GatewaySilent, GatewayGarbled (also where the device refuses to tell).
+    async def inbox(self, *, start: int, count: int, delete: bool = False) -> InboxPage:
+        """At most ``count`` rows of the device's inbox from the id ``start`` on; they stay there, or are deleted.
+
+        Raises as ``tasks``.
         """
-        params = encode.inbox_params(start=start, count=count)
+        params = encode.inbox_params(start=start, count=count, delete=delete)
         status, body = await self._ask("GET", self._url(encode.INBOX_PATH, **params))
         return self._read(decode.decode_inbox, status, body)
 
-    async def status(self, *, callback_url: str | None = None, period_s: int | None = None) -> DeviceStatus:
-        """The whole box as it is now; with a callback URL it also reports there every ``period_s`` from now on.
+    async def status(
+        self,
+        *,
+        callback_url: str | None = None,
+        period_s: int | None = None,
+        all_sims: bool = False,
+        ports: str | None = None,
+    ) -> DeviceStatus:
+        """The box as it is now; with a callback URL it also reports there every ``period_s`` from now on.
 
-        Raises GatewayNotReached, GatewaySilent, GatewayGarbled (also where the device refuses to tell).
+        Raises as ``tasks``.
         """
-        params = encode.status_params(callback_url, period_s)
+        params = encode.status_params(callback_url, period_s, all_sims=all_sims, ports=ports)
         status, body = await self._ask("GET", self._url(encode.STATUS_PATH, **params))
         return self._read(decode.decode_status, status, body)
+
+    async def command(self, op: encode.PortOp | Literal["save", "reboot"], ports: str | None = None) -> Reply:
+        """Tell it to do something (document 4.5); it answers that it will, not that it has. Raises as ``tasks``."""
+        status, body = await self._ask("GET", self._url(encode.COMMAND_PATH, **encode.command_params(op, ports)))
+        return self._read(decode.decode_reply, status, body)
+
+    async def get(self, names: Sequence[str]) -> Reply:
+        """Ask for settings by their names. Raises as ``tasks``."""
+        status, body = await self._ask("GET", self._url(encode.COMMAND_PATH, **encode.get_params(names)))
+        return self._read(decode.decode_reply, status, body)
+
+    async def set(self, values: Mapping[str, str]) -> Reply:
+        """Change settings until its next start, or for good with the command ``save``. Raises as ``tasks``."""
+        url = self._url(encode.COMMAND_PATH, op="set")
+        status, body = await self._ask("POST", url, content=encode.set_body(values), kind="text/plain")
+        return self._read(decode.decode_reply, status, body)
+
+    async def ussd(self, port: Port, code: str, *, timeout_s: int, retries: int) -> Reply:
+        """Call a USSD code; waits for the network's answer, ``timeout_s`` and once more for each retry. Raises as
+        ``tasks``.
+        """
+        url = self._url(encode.USSD_PATH, **encode.ussd_params(port, code, timeout_s=timeout_s, retries=retries))
+        status, body = await self._ask("GET", url, more_s=timeout_s * (1 + retries))
+        return self._read(decode.decode_reply, status, body)
 
     async def close(self) -> None:
         """Close what is still open; no request may follow."""
@@ -158,9 +208,17 @@ class Gateway:
         return httpx.URL(f"{self._base}{path}?{encode.query(*self._credentials, **params)}")
 
     async def _ask(
-        self, method: str, url: httpx.URL, *, content: bytes | None = None, ready: Callable[[], bool] = lambda: True
+        self,
+        method: str,
+        url: httpx.URL,
+        *,
+        content: bytes | None = None,
+        kind: str = encode.CONTENT_TYPE,
+        ready: Callable[[], bool] = lambda: True,
+        more_s: float = 0.0,
     ) -> tuple[int, bytes]:
-        """One request on a connection of its own: HTTP status and body, within ``post_timeout_s`` in all."""
+        """One request on a connection of its own: HTTP status and body, within ``post_timeout_s`` and what it says."""
+        within_s = self._post_timeout_s + more_s
         connecting = False
 
         async def watch(event: str, _info: Any) -> None:
@@ -171,25 +229,18 @@ class Gateway:
         # Small devices refuse a GET that carries a Content-Type.
         headers = {"Connection": "close", "User-Agent": "ejoin-bridge", "Accept": "application/json"}
         if content is not None:
-            headers["Content-Type"] = encode.CONTENT_TYPE
+            headers["Content-Type"] = kind
         extensions = {"timeout": self._timeouts, "trace": watch}
         request = httpx.Request(method, url, headers=headers, content=content, extensions=extensions)
         if not ready():
             raise GatewayNotReached(f"{self.name}: its moment passed before a connection was made")
         try:
-            async with asyncio.timeout(self._post_timeout_s):
+            async with asyncio.timeout(within_s):
                 return await self._exchange(request)
         except (httpx.HTTPError, OSError, UnicodeError) as error:
             if connecting or isinstance(error, _CONNECTION_NEVER_MADE):
-                raise GatewayNotReached(f"{self.name}: no connection ({self._why(error)})") from None
-            raise GatewaySilent(f"{self.name}: the answer was lost ({self._why(error)})") from None
-
-    def _why(self, error: Exception) -> str:
-        if isinstance(error, TimeoutError):
-            return f"nothing in {self._post_timeout_s} s"
-        # Only these texts are known to come from the system; others may quote what was sent.
-        told = f": {error}" if isinstance(error, httpx.ConnectError) else ""
-        return f"{type(error).__name__}{told}"
+                raise GatewayNotReached(f"{self.name}: no connection ({_why(error, within_s)})") from None
+            raise GatewaySilent(f"{self.name}: the answer was lost ({_why(error, within_s)})") from None
 
     async def _exchange(self, request: httpx.Request) -> tuple[int, bytes]:
         response = await self._transport.handle_async_request(request)
@@ -209,6 +260,14 @@ class Gateway:
             return reader(body)
         except GatewayGarbled as error:
             raise GatewayGarbled(f"{self.name}: HTTP {status}, {error}") from None
+
+
+def _why(error: Exception, within_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"nothing in {within_s} s"
+    # Only these texts are known to come from the system; others may quote what was sent.
+    told = f": {error}" if isinstance(error, httpx.ConnectError) else ""
+    return f"{type(error).__name__}{told}"
 
 
 def _ends_with_us(post_timeout_s: float) -> list[tuple[int, int, int]]:

@@ -16,7 +16,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+)
 
 from bridge.errors import RequestInvalid
 
@@ -162,7 +171,177 @@ class Replay(Command):
     timestamp: float | None = Field(None, description="Unix seconds.", allow_inf_nan=False)
 
 
-COMMANDS: dict[str, type[Command]] = {"replay": Replay}
+class GatewayCommand(Command):
+    """One that a gateway carries out: its routing key is the gateway's name."""
+
+
+class _Confirmed(GatewayCommand):
+    """One that loses something: it says so itself, or is refused."""
+
+    confirm: bool = Field(default=False, description="Must be true: it cannot be taken back.")
+
+
+class _Ports(GatewayCommand):
+    ports: str = Field(min_length=1, max_length=1_000, description='"3", "1A,2.02", "1-4", "1.01-64.01", or "all".')
+
+
+class Lock(_Ports):
+    """Take ports out of service; without a slot the whole port."""
+
+    command: Literal["lock"] = "lock"
+
+
+class Unlock(_Ports):
+    """Put locked ports back into service."""
+
+    command: Literal["unlock"] = "unlock"
+
+
+class Switch(_Ports):
+    """Change to the named slot of each port; done when its card is registered."""
+
+    command: Literal["switch"] = "switch"
+
+
+class Reset(_Ports):
+    """Start the radio modules of ports anew; done when their cards are registered again."""
+
+    command: Literal["reset"] = "reset"
+
+
+class Save(GatewayCommand):
+    """Keep the device's settings beyond its next start."""
+
+    command: Literal["save"] = "save"
+
+
+class Reboot(_Confirmed):
+    """Start the device anew: it forgets its tasks, and what it had in hand is in doubt."""
+
+    command: Literal["reboot"] = "reboot"
+
+
+class GetSettings(GatewayCommand):
+    """Ask for the device's settings by their names."""
+
+    command: Literal["get"] = "get"
+    names: list[str] = Field(min_length=1, max_length=100)
+
+
+class SetSettings(GatewayCommand):
+    """Change settings of the device until its next start; ``save`` keeps them."""
+
+    command: Literal["set"] = "set"
+    values: dict[str, str] = Field(min_length=1, max_length=100)
+
+
+class Sims(GatewayCommand):
+    """The state of every card, also of those that are not in use."""
+
+    command: Literal["sims"] = "sims"
+    ports: str | None = None
+
+
+class SmsStatistics(GatewayCommand):
+    """What the device has counted of SMS."""
+
+    command: Literal["sms_statistics"] = "sms_statistics"
+    ports: str = "all"
+    slots: str | None = Field(None, description='The cards in use, or "all".')
+    span: Literal["hour", "two_hours", "day", "all"] = "all"
+
+
+class CallStatistics(GatewayCommand):
+    """What the device has counted of calls."""
+
+    command: Literal["call_statistics"] = "call_statistics"
+    ports: str = "all"
+    slots: str | None = Field(None, description='The cards in use, or "all".')
+    span: Literal["hour", "two_hours", "day", "all"] = "all"
+
+
+class Inbox(GatewayCommand):
+    """Read the device's inbox; what is in it stays there."""
+
+    command: Literal["inbox"] = "inbox"
+    start: int = Field(1, ge=1, description="The first id.")
+    count: int = Field(50, ge=1, le=50, description="Rows.")
+
+
+class DeleteInbox(_Confirmed):
+    """Delete rows of the device's inbox; they are told in the answer."""
+
+    command: Literal["delete_inbox"] = "delete_inbox"
+    start: int = Field(ge=1, description="The first id.")
+    count: int = Field(ge=1, le=50, description="Rows.")
+
+
+class Tasks(GatewayCommand):
+    """The SMS that wait in the device for a port."""
+
+    command: Literal["tasks"] = "tasks"
+    port: int = Field(ge=1, le=1024)
+
+
+class _Tids(GatewayCommand):
+    tids: list[int] = Field(min_length=1, max_length=1_000, description="Task ids; none would be all of them.")
+
+
+class PauseTasks(_Tids):
+    """Let tasks wait that the device has not begun."""
+
+    command: Literal["pause_tasks"] = "pause_tasks"
+
+
+class ResumeTasks(_Tids):
+    """Let paused tasks go on."""
+
+    command: Literal["resume_tasks"] = "resume_tasks"
+
+
+class RemoveTasks(_Tids, _Confirmed):
+    """Take tasks out of the device that it has not begun; their SMS are in doubt."""
+
+    command: Literal["remove_tasks"] = "remove_tasks"
+
+
+class Ussd(GatewayCommand):
+    """Call a USSD code from a port, or choose from the menu that the last one opened."""
+
+    command: Literal["ussd"] = "ussd"
+    port: str = Field(description="3, 1A or 1.01.")
+    code: str = Field(pattern=r"^[0-9*#+]{1,64}$", description="*100#, or a choice: 1.")
+    timeout_s: int = Field(120, ge=1, le=600, description="How long the network may take.")
+    retries: int = Field(0, ge=0, le=5, description="Tried again so often; a top-up could be paid twice.")
+
+
+COMMANDS: dict[str, type[Command]] = {
+    str(model.model_fields["command"].default): model
+    for model in (
+        Replay,
+        Lock,
+        Unlock,
+        Switch,
+        Reset,
+        Save,
+        Reboot,
+        GetSettings,
+        SetSettings,
+        Sims,
+        SmsStatistics,
+        CallStatistics,
+        Inbox,
+        DeleteInbox,
+        Tasks,
+        PauseTasks,
+        ResumeTasks,
+        RemoveTasks,
+        Ussd,
+    )
+}
+
+
+GATEWAY_COMMANDS = tuple(name for name, model in COMMANDS.items() if issubclass(model, GatewayCommand))
 
 
 def read_command(body: bytes) -> Command:
@@ -650,21 +829,34 @@ class GatewayStatus(EventData):
     ports: list[PortChanged] = Field(default_factory=list)
 
 
+class CommandAccepted(EventData):
+    """A gateway was told to do something; what becomes of it follows."""
+
+    kind: ClassVar[str] = "command.accepted"
+    command: str
+    gateway: str
+    app_id: str | None = Field(None, description="Who commanded, by the AMQP app_id.")
+    detail: str = Field(description="A sentence for people.")
+
+
 class CommandDone(EventData):
     """A command was carried out."""
 
     kind: ClassVar[str] = "command.done"
     command: str
+    gateway: str | None = None
     app_id: str | None = Field(None, description="Who commanded, by the AMQP app_id.")
     sms: str | None = Field(None, description="Key of the SMS that it concerned.")
     detail: str = Field(description="A sentence for people.")
+    result: dict[str, JsonValue] | None = Field(None, description="What was asked for.")
 
 
 class CommandFailed(EventData):
-    """A command was not carried out; nothing has changed."""
+    """A command was not carried out; nothing has changed, but where its reason says that nobody knows."""
 
     kind: ClassVar[str] = "command.failed"
     command: str | None = Field(None, description="Left out where not even that could be read.")
+    gateway: str | None = None
     app_id: str | None = Field(None, description="Who commanded, by the AMQP app_id.")
     sms: str | None = Field(None, description="Key of the SMS that it concerned.")
     reason: str
@@ -721,6 +913,7 @@ EVENT_TYPES: dict[str, type[EventData]] = SMS_EVENTS | {
         GatewayDown,
         GatewayRestarted,
         GatewayStatus,
+        CommandAccepted,
         CommandDone,
         CommandFailed,
         CallRecorded,

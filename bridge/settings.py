@@ -37,7 +37,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from bridge.ejoin import ports as port_notation
 from bridge.errors import SettingsInvalid
-from bridge.models import NAME_PATTERN
+from bridge.models import GATEWAY_COMMANDS, NAME_PATTERN
 
 ENV_PREFIX = "EJOIN_"
 ENV_CONFIG = "EJOIN_CONFIG"
@@ -64,6 +64,12 @@ LEGACY_BLOCKS_S = 30.0
 FULL_ROW_BYTES = 1_000  # a row with its indexes is 720 on average; the rest is the free space that pruning leaves
 SLIM_ROW_BYTES = 500  # measured 380
 OUTBOX_ROW_BYTES = 1_500
+
+
+def _known_command(value: str) -> str:
+    if value not in GATEWAY_COMMANDS:
+        raise ValueError(f"{value!r} is no command (there are {', '.join(GATEWAY_COMMANDS)})")
+    return value
 
 
 def _named(value: Any) -> Any:
@@ -195,6 +201,7 @@ Name = Annotated[str, BeforeValidator(_named)]
 PortRange = Annotated[str, AfterValidator(_whole_ports), BeforeValidator(_not_a_number)]
 RoutePorts = Annotated[str, BeforeValidator(_route_ports)]
 BrokerUrl = Annotated[SecretStr | list[SecretStr], BeforeValidator(_broker_urls)]
+CommandName = Annotated[str, AfterValidator(_known_command)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 OnDoubt = Literal["unknown", "resend"]
 MaxAge = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
@@ -431,6 +438,15 @@ class RouteSettings(_Section):
     hold_s: Hold | None = Field(None, description="See policy.")
 
 
+class CommandSettings(_Section):
+    """What operators may ask of gateways over the broker."""
+
+    allowed: list[CommandName] = Field(
+        default_factory=lambda: list(GATEWAY_COMMANDS),
+        description="The commands that are carried out; others are refused.",
+    )
+
+
 class Settings(BaseSettings):
     """The whole configuration, checked."""
 
@@ -445,6 +461,9 @@ class Settings(BaseSettings):
     limits: Limits = Field(default_factory=Limits, description="What one SIM may send.")
     policy: Policy = Field(default_factory=Policy, description="How requests are treated.")
     timing: TimingSettings = Field(default_factory=TimingSettings, description="Patience with the devices.")
+    commands: CommandSettings = Field(
+        default_factory=CommandSettings, description="What operators may ask of gateways."
+    )
     gateways: list[GatewaySettings] = Field(min_length=1, description="The devices.")
     routes: list[RouteSettings] = Field(default_factory=list, description="Named sets of ports.")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,32 +21,52 @@ from bridge.ejoin.codes import TEXTS
 from bridge.models import (
     COMMANDS,
     EVENT_TYPES,
+    GATEWAY_COMMANDS,
     ID_PATTERN,
     MAX_BODY_BYTES,
     MAX_RECIPIENTS,
     SMS_EVENTS,
     CallRecorded,
+    CallStatistics,
     CloudEvent,
     Command,
+    CommandAccepted,
     CommandDone,
     CommandFailed,
+    DeleteInbox,
     EventData,
     GatewayDown,
     GatewayRestarted,
     GatewayStatus,
     GatewayUnrecognised,
     GatewayUp,
+    GetSettings,
+    Inbox,
+    Lock,
+    PauseTasks,
     PortChanged,
     PortUsage,
     Publication,
     Quota,
+    Reboot,
+    RemoveTasks,
     Replay,
+    Reset,
+    ResumeTasks,
+    Save,
     SendRequest,
+    SetSettings,
+    Sims,
     Sms,
     SmsObserved,
     SmsReceived,
     SmsReportUnmatched,
+    SmsStatistics,
     State,
+    Switch,
+    Tasks,
+    Unlock,
+    Ussd,
     moment,
     publication_of,
     tell,
@@ -142,7 +162,7 @@ def command_schema(name: str) -> Members:
         "description": " ".join(schema["description"].split()),
         "type": "object",
         "properties": {member: _plain(told) for member, told in schema["properties"].items()},
-        "required": ["command", *schema["required"]],
+        "required": ["command", *schema.get("required", ())],
         "additionalProperties": False,
     }
 
@@ -174,6 +194,8 @@ def event_schema(kind: str) -> Members:
 
 def _as_told(schema: Mapping[str, Any]) -> Members:
     """An object as it is on the wire: members that are None are left out, all others are always there."""
+    if "properties" not in schema:
+        return dict(schema)
     told: Members = {"type": "object"}
     if description := schema.get("description"):
         told["description"] = description
@@ -231,7 +253,25 @@ COMMANDED: dict[str, Command] = {
         body=json.dumps(REQUESTS["plain"]),
         app_id="shop",
         timestamp=NOON - 3_600,
-    )
+    ),
+    "lock": Lock(ports="1A,2.02"),
+    "unlock": Unlock(ports="all"),
+    "switch": Switch(ports="1.01-64.01"),
+    "reset": Reset(ports="3"),
+    "save": Save(),
+    "reboot": Reboot(confirm=True),
+    "get": GetSettings(names=["sw_ver"]),
+    "set": SetSettings(values={"sim_number(0)": "491511234567"}),
+    "sims": Sims(),
+    "sms_statistics": SmsStatistics(span="day"),
+    "call_statistics": CallStatistics(slots="all"),
+    "inbox": Inbox(start=1, count=50),
+    "delete_inbox": DeleteInbox(start=1, count=50, confirm=True),
+    "tasks": Tasks(port=3),
+    "pause_tasks": PauseTasks(tids=[4711]),
+    "resume_tasks": ResumeTasks(tids=[4711]),
+    "remove_tasks": RemoveTasks(tids=[4711], confirm=True),
+    "ussd": Ussd(port="3", code="*100#"),
 }
 
 
@@ -320,6 +360,13 @@ def _other_examples() -> list[tuple[EventData, str, int | None]]:
         (
             GatewayStatus(gateway="gw1", seq=17, version="532-604-924-041-100-000", ports=[port]),
             "gw1/0/17/status",
+            None,
+        ),
+        (
+            CommandAccepted(
+                command="switch", gateway="gw1", app_id="ejoin-bridge", detail="gw1 is told: switch",
+            ),
+            "command/9f86d081884c7d659a2feaa0c55ad015/command.accepted",
             None,
         ),
         (
@@ -473,10 +520,21 @@ def _command_channel() -> Members:
         "commands": {
             "address": "bridge",
             "description": "Something to be done by the bridge itself.",
-            "messages": {name: {"$ref": f"#/components/messages/{_to_do(name)}"} for name in COMMANDS},
+            "messages": _messages_to_do(name for name in COMMANDS if name not in GATEWAY_COMMANDS),
             "bindings": _exchange("sms.commands"),
-        }
+        },
+        "gatewayCommands": {
+            "address": "{gateway}",
+            "description": "Something to be done by a gateway.",
+            "parameters": {"gateway": {"$ref": "#/components/parameters/gateway"}},
+            "messages": _messages_to_do(GATEWAY_COMMANDS),
+            "bindings": _exchange("sms.commands"),
+        },
     }
+
+
+def _messages_to_do(names: Iterable[str]) -> Members:
+    return {name: {"$ref": f"#/components/messages/{_to_do(name)}"} for name in names}
 
 
 def _command_operation() -> Members:
@@ -485,9 +543,17 @@ def _command_operation() -> Members:
             "action": "send",
             "channel": {"$ref": "#/channels/commands"},
             "summary": "Have the bridge do something; command.done or command.failed is copied to reply_to.",
-            "messages": [{"$ref": f"#/channels/commands/messages/{name}"} for name in COMMANDS],
+            "messages": [{"$ref": "#/channels/commands/messages/replay"}],
             "bindings": {"amqp": {"expiration": 60_000, "bindingVersion": BINDING_VERSION}},
-        }
+        },
+        "operate": {
+            "action": "send",
+            "channel": {"$ref": "#/channels/gatewayCommands"},
+            "summary": "Have a gateway do something; command.accepted, then command.done or command.failed, "
+            "is copied to reply_to.",
+            "messages": [{"$ref": f"#/channels/gatewayCommands/messages/{name}"} for name in GATEWAY_COMMANDS],
+            "bindings": {"amqp": {"expiration": 60_000, "bindingVersion": BINDING_VERSION}},
+        },
     }
 
 

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
+from pydantic import BaseModel, JsonValue
 
 from bridge.amqp.topology import Topology
 from bridge.errors import GatewayNotReached, GatewaySilent, RequestInvalid
@@ -23,8 +24,8 @@ from bridge.models import (
     SMS_EVENTS,
     Clock,
     Delivery,
-    EventData,
     PortChanged,
+    PortUsage,
     SendRequest,
     publication_of,
 )
@@ -189,13 +190,13 @@ async def ports_and_gateways_change(world: World) -> None:
     rows[0] |= {"smsctl_day": "3/100", "tot_dur": "0/-1", "dataflow_day": "1.5", "active": 1, "led": 0}
     await world.push(status | {"status": [*rows, {"port": "2.01", "st": "0"}]})
     await world.push(status | {"seq": 1, "status": rows})
-    await world.patrol._ask_status("gw1")
+    await world.patrol.look("gw1")
 
     async def gone(*, callback_url: str | None, period_s: int) -> None:
         raise GatewayNotReached
 
     world.device.status = gone  # type: ignore[assignment,method-assign]
-    await world.patrol._ask_status("gw1")
+    await world.patrol.look("gw1")
 
 
 async def operators_command(world: World) -> None:
@@ -207,6 +208,7 @@ async def operators_command(world: World) -> None:
         ledger=world.ledger,
         publish=world._publish,
         rules_of=world.outbound.rules_of,
+        operations=world.operations,
         clock=Clock(lambda: world.wall, lambda: world.mono),
         wake_relay=lambda: None,
     )
@@ -215,6 +217,8 @@ async def operators_command(world: World) -> None:
     for body in (json.dumps(asked | {"app_id": "shop"}).encode(), b"{", b'{"command": "dance"}'):
         commands.accept(Delivery(body, "bridge", ack=lambda: None, give_back=lambda: None))
         await commands.finish()
+    commands.accept(Delivery(b'{"command": "lock", "ports": "1"}', "gw1", ack=lambda: None, give_back=lambda: None))
+    await commands.finish()
     world.wall += 2 * 86_400
     await world.patrol._reap()
     assert (await world.told())[-1]["data"]["corrects"]
@@ -244,7 +248,7 @@ SCENARIOS: dict[Scenario, set[str]] = {
     reports_fit_nobody: {"sms.report_unmatched"},
     somebody_else_sends: {"sms.observed"},
     ports_and_gateways_change: {"port.changed", "gateway.status", "gateway.restarted", "gateway.up", "gateway.down"},
-    operators_command: {"command.done", "command.failed", "sms.expired"},
+    operators_command: {"command.accepted", "command.done", "command.failed", "sms.expired"},
     garbage_comes_in: {"gateway.unrecognised"},
     a_call_is_recorded: {"call.recorded"},
 }
@@ -279,12 +283,16 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
         return st.datetimes(timezones=st.just(UTC))
     if annotation == list[PortChanged]:
         return st.lists(instances(PortChanged), max_size=2)
+    if annotation is PortUsage:
+        return instances(PortUsage)
+    if annotation == dict[str, JsonValue]:
+        return st.dictionaries(st.text(), st.integers() | st.text() | st.lists(st.booleans()), max_size=2)
     if type(None) in getattr(annotation, "__args__", ()):
         return st.one_of(*map(values, annotation.__args__))
     return st.from_type(annotation)
 
 
-def instances(model: type[EventData]) -> st.SearchStrategy[EventData]:
+def instances(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     return st.builds(model, **{name: values(field.annotation) for name, field in model.model_fields.items()})
 
 

@@ -164,6 +164,48 @@ async def test_a_task_list_without_end_is_left_alone() -> None:
     assert len(seen) == MAX_PAGES
 
 
+COMMANDS: dict[str, tuple[Callable[[Gateway], Awaitable[Any]], str, str, dict[str, str], bytes]] = {
+    "lock": (
+        lambda box: box.command("lock", "1A,2"),
+        "GET",
+        "/goip_send_cmd.html",
+        {"op": "lock", "port": "1A,2"},
+        b"",
+    ),
+    "reboot": (lambda box: box.command("reboot"), "GET", "/goip_send_cmd.html", {"op": "reboot"}, b""),
+    "get": (lambda box: box.get(["sw_ver"]), "GET", "/goip_send_cmd.html", {"op": "get", "par_name(0)": "sw_ver"}, b""),
+    "set": (lambda box: box.set({"a(0)": "b"}), "POST", "/goip_send_cmd.html", {"op": "set"}, b"a(0)=b"),
+    "ussd": (
+        lambda box: box.ussd(Port(3), "*100#", timeout_s=9, retries=1),
+        "GET",
+        "/goip_send_ussd.html",
+        {"port": "3", "ussd": "*100#", "timeout": "9", "retries": "1"},
+        b"",
+    ),
+    "pause": (lambda box: box.change_tasks("pause", [2]), "POST", "/goip_pause_sms.html", {}, b'{"tids":[2]}'),
+    "remove": (lambda box: box.change_tasks("remove", [2]), "POST", "/goip_remove_sms.html", {}, b'{"tids":[2]}'),
+    "calls": (lambda box: box.call_statistics("1"), "GET", "/goip_get_call_stat.html", {"ports": "1"}, b""),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_a_command_leaves_as_devices_read_it(name: str) -> None:
+    ask, method, path, params, content = COMMANDS[name]
+    seen: list[httpx.Request] = []
+    await ask(gateway(handler=answering(b'{"code":0,"reason":"OK","stats":[]}', seen=seen)))
+    (request,) = seen
+    assert (request.method, request.url.path, request.content) == (method, path, content)
+    assert request.url.params["username"] == "root"
+    assert params.items() <= dict(request.url.params).items()
+
+
+async def test_no_tasks_are_ever_changed_without_their_ids() -> None:
+    seen: list[httpx.Request] = []
+    with pytest.raises(ValueError, match="all of them"):
+        await gateway(handler=answering(b"{}", seen=seen)).change_tasks("remove", [])
+    assert seen == []
+
+
 async def test_a_status_is_asked_with_and_without_a_callback() -> None:
     seen: list[httpx.Request] = []
     device = gateway(handler=answering(STATUSES[0].body, seen=seen))

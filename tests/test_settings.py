@@ -94,7 +94,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an argument of the library": (
         config(_env_file="x"),
-        "_env_file: unknown key (the keys here are amqp, web, store, logs, limits, policy, timing, gateways, routes)",
+        (
+            "_env_file: unknown key "
+            "(the keys here are amqp, web, store, logs, limits, policy, timing, commands, gateways, routes)"
+        ),
     ),
     "password missing": (
         config(gateways=[gateway(password=...)]),

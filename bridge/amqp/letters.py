@@ -82,7 +82,7 @@ class LetterBox:
         self._calls = calls
         self._answers_to = answers_to
         self._listening = False
-        self._answers: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._answers: dict[str, asyncio.Queue[dict[str, Any]]] = {}
 
     async def read(self, *, with_body: Callable[[Letter], bool], on_read: Callable[[int, int], None]) -> list[Letter]:
         """All letters, each once, oldest first, in hand until the box is closed.
@@ -109,16 +109,24 @@ class LetterBox:
         for tag in letter.tags:
             await self._letters.basic_ack(tag)
 
-    async def ask(self, command: Command) -> dict[str, Any]:
+    async def ask(
+        self,
+        command: Command,
+        key: str = "bridge",
+        *,
+        done_within_s: float = ANSWER_WITHIN_S,
+        on_accepted: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> dict[str, Any]:
         """The event that answers a command: ``command.done.v1`` or ``command.failed.v1``.
 
+        ``key`` is the gateway that it concerns. Such a one is accepted first, and may take ``done_within_s`` then.
         Raises Unroutable where there is no queue for commands, BrokerUnavailable where no bridge answers in time. What
         no bridge has taken by then is gone; one that has taken it and hangs may carry it out later.
         """
         if not self._listening:
             await self._listen()
         name = str(uuid.uuid4())
-        answer = self._answers[name] = asyncio.get_running_loop().create_future()
+        answers = self._answers[name] = asyncio.Queue()
         properties = commands.Basic.Properties(
             content_type="application/json",
             app_id="ejoin-bridge",
@@ -131,15 +139,20 @@ class LetterBox:
             await self._calls.basic_publish(
                 command.model_dump_json(exclude_none=True).encode(),
                 exchange=self._exchange,
-                routing_key="bridge",
+                routing_key=key,
                 properties=properties,
                 mandatory=True,
             )
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                told: dict[str, Any] = await answer
+            async with asyncio.timeout(ANSWER_WITHIN_S) as patience:
+                told = await answers.get()
+                while told["type"] == "command.accepted.v1":
+                    on_accepted(told)
+                    patience.reschedule(asyncio.get_running_loop().time() + done_within_s)
+                    told = await answers.get()
                 return told
         except aiormq.exceptions.PublishError as error:
-            raise Unroutable(f"{self._exchange} has no queue for commands (start the bridge once)") from error
+            cure = "start the bridge once" if key == "bridge" else f"no bridge has a gateway {key!r}"
+            raise Unroutable(f"{self._exchange} has no queue for commands ({cure})") from error
         except TimeoutError as error:
             raise BrokerUnavailable(
                 f"no bridge has answered within {ANSWER_WITHIN_S:g} s (is one running, and is its /readyz green?)"
@@ -153,9 +166,9 @@ class LetterBox:
         self._listening = True
 
     async def _hear(self, message: aiormq.abc.DeliveredMessage) -> None:
-        answer = self._answers.get(message.header.properties.correlation_id or "")
-        if answer is not None and not answer.done():
-            answer.set_result(json.loads(message.body))
+        answers = self._answers.get(message.header.properties.correlation_id or "")
+        if answers is not None:
+            answers.put_nowait(json.loads(message.body))
 
 
 @asynccontextmanager

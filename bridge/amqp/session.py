@@ -30,7 +30,6 @@ from bridge.settings import AmqpSettings
 
 log = structlog.get_logger()
 
-COMMANDS = "command"
 BACK_OFF_S = (0.5, 5.0)
 STEADY_S = 30.0  # a link that stood this long was a good one: after it, the back-off begins anew
 
@@ -186,14 +185,15 @@ class Session:
     # --- consuming --------------------------------------------------------------------------------------------------
 
     def consume(self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]) -> None:
-        """Read a queue (`send.otp`, `gateway.gw1`, `returned`, `command`) from now on, whatever the session loses.
+        """Read a queue (`send.otp`, `gateway.gw1`, `returned`, `command.gw1`) from now on, whatever the session loses.
 
         Each delivery is handed to `on_delivery` at once; it must not block and must not raise. Called again with
         another prefetch, it opens the consumer anew. A command is settled before it is handed over (design 1.1).
         """
-        if queue not in (*self._topology.request_queues, "returned", COMMANDS):
+        commands = self._topology.command_queues
+        if queue not in (*self._topology.request_queues, "returned", *commands):
             raise ValueError(f"{queue!r} is no queue of this bridge")
-        self._wishes[queue] = Wish(prefetch, on_delivery, at_most_once=queue == COMMANDS)
+        self._wishes[queue] = Wish(prefetch, on_delivery, at_most_once=queue in commands)
         if self._link is not None:
             self._link.wishes_changed()
 

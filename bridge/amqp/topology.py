@@ -88,6 +88,11 @@ class Topology:
         return (*(f"send.{route}" for route in self.routes), *(f"gateway.{gateway}" for gateway in self.gateways))
 
     @property
+    def command_queues(self) -> tuple[str, ...]:
+        """The logical queues of commands: what concerns no gateway, and one per gateway."""
+        return ("command", *(f"command.{gateway}" for gateway in self.gateways))
+
+    @property
     def tiers(self) -> tuple[str, ...]:
         """The logical names of the tiers, which are an exchange and a queue each."""
         return tuple(f"later.{seconds}" for seconds in self.tiers_s)
@@ -122,7 +127,10 @@ class Topology:
                 {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT, "x-message-ttl": DEAD_TTL_S * 1000},
             ),
             # Nobody waits longer for an answer: what nobody has taken by then must not happen later, unexpected.
-            Queue(self.name("command"), {"x-queue-type": "classic", "x-message-ttl": COMMAND_TTL_S * 1000}),
+            *(
+                Queue(self.name(logical), {"x-queue-type": "classic", "x-message-ttl": COMMAND_TTL_S * 1000})
+                for logical in self.command_queues
+            ),
         )
 
     def _consumed(self, dead_letters_to: str) -> dict[str, Any]:
@@ -144,7 +152,10 @@ class Topology:
         return (
             *(Binding(requests, self.name(logical), logical) for logical in self.request_queues),
             *(Binding(self.name(logical), self.name(logical), "") for logical in ("returned", "dead", *self.tiers)),
-            Binding(self.name("commands"), self.name("command"), "bridge"),
+            *(
+                Binding(self.name("commands"), self.name(logical), logical.partition(".")[2] or "bridge")
+                for logical in self.command_queues
+            ),
         )
 
 
@@ -235,7 +246,7 @@ def permissions(topology: Topology) -> dict[str, Permissions]:
     # reply_to copies go through the default exchange, which permissions call amq.default.
     write = rf"{ours}({publishes})$|^amq\.default$"
     consumed = "|".join(
-        re.escape(each) for each in (*topology.request_queues, *topology.retired, "returned", "command")
+        re.escape(each) for each in (*topology.request_queues, *topology.retired, "returned", *topology.command_queues)
     )
     return {
         "bridge": Permissions(configure=ours, write=rf"{ours}|^amq\.default$", read=ours),

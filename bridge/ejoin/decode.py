@@ -19,6 +19,7 @@ from bridge.ejoin import ports
 from bridge.ejoin.codes import SUCCESS
 from bridge.ejoin.facts import (
     CallRecord,
+    CallStatistics,
     DeliveryReport,
     DeviceStatus,
     Fact,
@@ -28,6 +29,7 @@ from bridge.ejoin.facts import (
     PortStatus,
     Quota,
     ReceivedSms,
+    Reply,
     SentRow,
     SentSms,
     SimStatistics,
@@ -157,6 +159,38 @@ def decode_status(body: bytes) -> DeviceStatus:
     if not isinstance(told.get("status"), list | dict):
         raise GatewayGarbled(f"the gateway tells no status: {_word(told.get('code'))} {_reason(told)}".rstrip())
     return _device_status(told)[0]
+
+
+def decode_reply(body: bytes) -> Reply:
+    """The answer to a command. Raises GatewayGarbled where it is no JSON object."""
+    told = _parse_object(body)
+    code, text = _code_and_text(_first(told, "code", "status"))
+    return Reply(code, _reason(told) or text, told)
+
+
+def decode_call_statistics(body: bytes) -> tuple[CallStatistics, ...]:
+    """The call counters of every card in one answer; what cannot be read is 0, or None where it is no count.
+
+    Raises GatewayGarbled where the device refused to tell.
+    """
+    _, listed = _granted(body, "stats", "statistics")
+    return tuple(
+        CallStatistics(
+            port if port.slot else Port(port.number, max(_count(row, "slot", 0), 0)),
+            calls=_count(row, "calls", 0),
+            alerted=_count(row, "alerted", 0),
+            connected=_count(row, "connected", 0),
+            consecutive_failed=_count(row, "con_failed", 0),
+            numbers=_quota(row.get("nc")),
+            pdd=_float(row.get("pdd")),
+            acd=_float(row.get("acd")),
+            asr=_float(row.get("asr")),
+            minutes=_count(row, "tcd", 0),
+            connected_s=_count(row, "act_tcd", 0),
+        )
+        for row in listed
+        if isinstance(row, dict) and (port := _port(row.get("port"))) is not None
+    )
 
 
 def decode_statistics(body: bytes) -> tuple[SimStatistics, ...]:

@@ -28,8 +28,20 @@ STATUS_PATH = "/goip_get_status.html"
 STATISTICS_PATH = "/goip_get_sms_stat.html"
 INBOX_PATH = "/goip_get_sms.html"
 
-CUMULATIVE = 3
-"""The ``type`` of statistics that count on; the others begin anew with every hour or day."""
+COMMAND_PATH = "/goip_send_cmd.html"
+USSD_PATH = "/goip_send_ussd.html"
+CALL_STATISTICS_PATH = "/goip_get_call_stat.html"
+TASK_PATHS = {
+    "pause": "/goip_pause_sms.html",
+    "resume": "/goip_resume_sms.html",
+    "remove": "/goip_remove_sms.html",
+}
+
+Span = Literal["hour", "two_hours", "day", "all"]
+SPANS: dict[Span, int] = {"hour": 0, "two_hours": 1, "day": 2, "all": 3}
+"""The ``type`` of statistics; only ``all`` counts on, the others begin anew."""
+
+PortOp = Literal["lock", "unlock", "switch", "reset"]
 
 Dial = Literal["plus", "digits"]
 Charset = Literal["auto", "utf8", "base64"]
@@ -103,9 +115,51 @@ def tasks_params(port: Port, *, start: int, count: int) -> dict[str, str | int]:
     return {"version": "1.1", "port": port.number, "pos": start, "num": count, "has_content": 0}
 
 
-def status_params(callback_url: str | None, period_s: int | None) -> dict[str, str | int]:
-    """The parameters of a status query: with a callback URL the device also reports there every ``period_s``."""
+def command_params(op: PortOp | Literal["save", "reboot"], ports: str | None = None) -> dict[str, str | int]:
+    """The parameters of a command (document 4.5), for ports in any of the device's notations.
+
+    The document calls them ``port``, its successors ``ports``; a device passes over the one that it does not know.
+    """
+    return {"op": op} if ports is None else {"op": op, "port": ports, "ports": ports}
+
+
+def get_params(names: Sequence[str]) -> dict[str, str | int]:
+    """The parameters of a query for settings of the device (device API 2.10)."""
+    return {"op": "get", **{f"par_name({n})": name for n, name in enumerate(names)}}
+
+
+def set_body(values: Mapping[str, str]) -> bytes:
+    """The body that sets settings of the device: ``name=value`` joined by ``&``, as text (device API 2.10)."""
+    return "&".join(f"{name}={value}" for name, value in values.items()).encode()
+
+
+def task_ids_body(tids: Sequence[int]) -> bytes:
+    """The body that pauses, resumes or removes tasks (device API 2.3). Without ids it would be all of them.
+
+    Raises ValueError for none.
+    """
+    if not tids:
+        raise ValueError("name the tasks: no ids means all of them to the device")
+    return to_json({"tids": list(tids)})
+
+
+def ussd_params(port: Port, code: str, *, timeout_s: int, retries: int) -> dict[str, str | int]:
+    """The parameters of a USSD call (device API 2.11); it blocks until the network answers."""
+    return {"port": str(port), "ussd": code, "timeout": timeout_s, "retries": retries}
+
+
+def status_params(
+    callback_url: str | None, period_s: int | None, *, all_sims: bool = False, ports: str | None = None
+) -> dict[str, str | int]:
+    """The parameters of a status query (document 4.5), for some ports or all, the cards in use or all.
+
+    With a callback URL the device also reports there every ``period_s``.
+    """
     params: dict[str, str | int] = {}
+    if all_sims:
+        params["all_sims"] = 1
+    if ports is not None:
+        params |= {"port": ports, "ports": ports}
     if callback_url is not None:
         params["url"] = callback_url
     if period_s is not None:
@@ -113,14 +167,19 @@ def status_params(callback_url: str | None, period_s: int | None) -> dict[str, s
     return params
 
 
-def statistics_params() -> dict[str, str | int]:
-    """The parameters of a statistics query: everything counted so far, for the active card of every port."""
-    return {"version": "1.1", "ports": "all", "type": CUMULATIVE}
+def statistics_params(ports: str = "all", *, slots: str | None = None, span: Span = "all") -> dict[str, str | int]:
+    """The parameters of a statistics query: for the active card of each port, or for some slots or ``all``."""
+    params: dict[str, str | int] = {"version": "1.1", "ports": ports, "type": SPANS[span]}
+    return params if slots is None else params | {"slots": slots}
 
 
-def inbox_params(*, start: int, count: int) -> dict[str, str | int]:
-    """The parameters of an inbox query: ``count`` rows (0: all) from the id ``start`` on, and none is deleted."""
-    return {"version": "1.1", "sms_id": start, "sms_num": count}
+def inbox_params(*, start: int, count: int, delete: bool = False) -> dict[str, str | int]:
+    """The parameters of an inbox query: ``count`` rows (0: all) from the id ``start`` on.
+
+    The document's URL for deleting only reads: it lacks ``sms_del``.
+    """
+    params: dict[str, str | int] = {"version": "1.1", "sms_id": start, "sms_num": count}
+    return params | {"sms_del": 1} if delete else params
 
 
 def to_json(members: Mapping[str, Any]) -> bytes:

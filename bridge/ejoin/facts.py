@@ -7,10 +7,14 @@ the device's clock gave them, durations seconds unless the name says otherwise. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from bridge.ejoin.ports import Port
+
+Quota: TypeAlias = tuple[int, int | None]
+"""A device's ``n/m``: used and allowed, where None allows any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,32 @@ class InboxPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a command (4.5; device API 2.3, 2.10, 2.11): whether the device took it, and all that it says."""
+
+    code: int | None
+    reason: str
+    told: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallStatistics:
+    """What the device has counted of calls for one card (device API 2.8); times in seconds, ``asr`` in percent."""
+
+    port: Port
+    calls: int
+    alerted: int
+    connected: int
+    consecutive_failed: int
+    numbers: Quota | None
+    pdd: float | None
+    acd: float | None
+    asr: float | None
+    minutes: int
+    connected_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class SimStatistics:
     """What the device has counted for one card (device API 2.7), in SMS, by its own word.
 
@@ -171,10 +201,6 @@ class SimStatistics:
     consecutive_failed: int
     unsent: int
     sending: int
-
-
-Quota: TypeAlias = tuple[int, int | None]
-"""A device's ``n/m``: used and allowed, where None allows any number."""
 
 
 @dataclass(frozen=True, slots=True)

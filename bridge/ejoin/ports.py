@@ -12,7 +12,7 @@ from functools import lru_cache
 
 MAX_PORT = 1024
 _ONE = re.compile(r'"?(\d{1,4})(?:([A-Za-z])|\.(\d{1,3})|\.([A-Za-z]+\d+)\.(\d{1,4}))?"?')
-_RANGE = re.compile(r"(\d{1,4})-(\d{1,4})")
+_RANGE = re.compile(r"(\d{1,4})(?:\.(\d{1,3}))?-(\d{1,4})(?:\.(\d{1,3}))?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,17 +49,19 @@ def parse(notation: str | int) -> Port:
 
 
 def parse_range(notation: str | int) -> tuple[Port, ...]:
-    """Read a comma list of ports and ranges, ``1-4,7`` or ``1.01,3``, in order and without repeats.
+    """Read a comma list of ports and ranges, ``1-4,7``, ``1.01,3`` or ``1.01-64.01``, in order and without repeats.
 
-    Raises ValueError where a part cannot be read, a range runs backwards, or nothing is named.
+    Raises ValueError where a part cannot be read, a range runs backwards or from slot to slot, or nothing is named.
     """
     ports: dict[Port, None] = {}
     for part in (p.strip() for p in str(notation).split(",")):
         if match := _RANGE.fullmatch(part):
-            first, last = int(match[1]), int(match[2])
+            first, last, slot = int(match[1]), int(match[3]), int(match[2] or 0)
             if not 1 <= first <= last <= MAX_PORT:
                 raise ValueError(f"not a port range: {part!r} (write the smaller number first, from 1 to {MAX_PORT})")
-            ports.update((Port(number), None) for number in range(first, last + 1))
+            if slot != int(match[4] or 0):
+                raise ValueError(f"not a port range: {part!r} (it goes from port to port, in one slot)")
+            ports.update((Port(number, slot), None) for number in range(first, last + 1))
         else:
             ports[parse(part)] = None
     return tuple(ports)

@@ -16,16 +16,19 @@ from typing import Any
 import structlog
 
 from bridge.errors import LedgerUnavailable, RequestInvalid
+from bridge.flows.operations import Operations
 from bridge.models import (
     H_EXPIRES_AT,
     H_PARENT,
     H_TRACEPARENT,
     Clock,
     Command,
+    CommandAccepted,
     CommandDone,
     CommandFailed,
     Delivery,
     EventData,
+    GatewayCommand,
     Key,
     Publication,
     Replay,
@@ -44,6 +47,9 @@ log = structlog.get_logger()
 REPLAYABLE = ("unroutable", "delivery_limit", "poison")
 """Reasons of letters in ``sms.dead`` whose request is whole: what failed was its way."""
 
+FINISH_WITHIN_S = 3.0
+"""What a stop leaves to commands: a gateway may need minutes for one."""
+
 PublishMany = Callable[[Sequence[Publication]], Awaitable[Sequence[Exception | None]]]
 
 
@@ -53,12 +59,22 @@ class Answer:
 
     delivery: Delivery
     command: str | None = None
+    gateway: str | None = None
     sms: Key | None = field(default=None, init=False)
 
-    def done(self, detail: str, at: float) -> Publication:
+    def accepted(self, detail: str, at: float) -> Publication:
+        """A gateway is told to carry it out."""
+        assert self.command is not None
+        assert self.gateway is not None
+        told = CommandAccepted(
+            command=self.command, gateway=self.gateway, app_id=self.delivery.app_id or None, detail=detail
+        )
+        return self._told(told, at)
+
+    def done(self, detail: str, at: float, result: dict[str, Any] | None = None) -> Publication:
         """It was carried out."""
         assert self.command is not None
-        return self._told(CommandDone(command=self.command, **self._about(), detail=detail), at)
+        return self._told(CommandDone(command=self.command, **self._about(), detail=detail, result=result), at)
 
     def failed(self, reason: str, detail: str, at: float) -> Publication:
         """It was not, and nothing has changed."""
@@ -70,7 +86,7 @@ class Answer:
         return str(self.sms) if self.sms else None
 
     def _about(self) -> dict[str, Any]:
-        return {"app_id": self.delivery.app_id or None, "sms": self.key}
+        return {"app_id": self.delivery.app_id or None, "gateway": self.gateway, "sms": self.key}
 
     def _told(self, data: EventData, at: float) -> Publication:
         asked = self.delivery
@@ -82,6 +98,7 @@ class Answer:
             at=at,
             correlation_id=asked.correlation_id,
             copy_to=asked.reply_to,
+            gateway=self.gateway,
         )
 
 
@@ -94,9 +111,11 @@ class Commands:
         ledger: Ledger,
         publish: PublishMany,
         rules_of: Callable[[str], intake.IntakeRules | None],
+        operations: Operations,
         clock: Clock,
         wake_relay: Callable[[], None],
     ) -> None:
+        self._operations = operations
         self._ledger = ledger
         self._publish = publish
         self._rules_of = rules_of
@@ -112,35 +131,67 @@ class Commands:
         worker.add_done_callback(self._workers.discard)
 
     async def finish(self) -> None:
-        """Wait for what was begun."""
+        """Wait a moment for what was begun; what a gateway still does is told as not known to be done."""
         if self._workers:
-            await asyncio.wait(self._workers)
+            _, late = await asyncio.wait(self._workers, timeout=FINISH_WITHIN_S)
+            for worker in late:
+                worker.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _obey(self, delivery: Delivery) -> None:
         answer = Answer(delivery)
         try:
             command = read_command(delivery.body)
             answer.command = command.command
-            await self._deeds[type(command)](command, answer)
+            if isinstance(command, GatewayCommand):
+                await self._operate(command, answer)
+            else:
+                await self._deeds[type(command)](command, answer)
         except RequestInvalid as error:
             await self._refuse(answer, error.reason, str(error))
         except LedgerUnavailable as error:
             await self._refuse(answer, "ledger", f"{error} (ask again once /readyz is green)")
+        except asyncio.CancelledError:
+            await self._refuse(answer, "stopped", _STOPPED)
         except Exception as error:  # one command that breaks must not end the bridge, nor be silent
             log.exception("command.broke", command=answer.command)
             await self._refuse(answer, "broken", f"the bridge made a mistake: {error!r} (its log has more)")
         else:
-            log.info("command.done", command=answer.command, request_id=answer.key, app_id=delivery.app_id)
+            log.info(
+                "command.done",
+                command=answer.command,
+                gateway=answer.gateway,
+                request_id=answer.key,
+                app_id=delivery.app_id,
+            )
         self._wake_relay()
 
     async def _refuse(self, answer: Answer, reason: str, detail: str) -> None:
-        log.warning("command.failed", command=answer.command, request_id=answer.key, reason=reason)
+        log.warning(
+            "command.failed", command=answer.command, gateway=answer.gateway, request_id=answer.key, reason=reason
+        )
         now = self._clock.wall()
         event = answer.failed(reason, detail, now)
         try:
             await self._ledger.write(lambda tx: tx.publish([event], now))
         except LedgerUnavailable:
             await self._publish([event])  # without a promise, as it changed nothing
+
+    # --- gateways ---------------------------------------------------------------------------------------------------
+
+    async def _operate(self, command: GatewayCommand, answer: Answer) -> None:
+        """Say that it is begun, have the gateway do it, say what became of it. Raises RequestInvalid."""
+        gateway = answer.delivery.routing_key
+        self._operations.check(gateway, command)
+        answer.gateway = gateway
+        await self._publish_later(answer.accepted(f"{gateway} is told: {command.command}", self._clock.wall()))
+        done = await self._operations.carry_out(gateway, command)
+        await self._publish_later(answer.done(done.detail, self._clock.wall(), done.result))
+
+    async def _publish_later(self, event: Publication) -> None:
+        now = self._clock.wall()
+        await self._ledger.write(lambda tx: tx.publish([event], now))
+        self._wake_relay()
 
     # --- replay -----------------------------------------------------------------------------------------------------
 
@@ -178,6 +229,7 @@ class Commands:
         await self._ledger.write(replay)
 
 
+_STOPPED = "the bridge was stopped meanwhile (nobody knows whether it was done: look before you ask again)"
 _NOT_REPLAYABLE = (
     "a letter with the reason {reason} cannot be replayed, for the request itself is wrong: "
     "ask anew with a mended request and a new id, then drop the letter"

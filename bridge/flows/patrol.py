@@ -145,13 +145,14 @@ class Patrol:
             if self._liveness[gateway].up and silent_s < SILENT_AFTER_S:
                 await asyncio.sleep(SUBSCRIBE_PERIOD_S / 4)
                 continue
-            if await self._ask_status(gateway):
+            if await self.look(gateway):
                 wait_s = RETRY_S[0]
             else:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, RETRY_S[1])
 
-    async def _ask_status(self, gateway: str) -> bool:
+    async def look(self, gateway: str) -> bool:
+        """Take a fresh snapshot of a gateway into what we believe; whether it gave one."""
         url = self._settings.callback_url(gateway)
         try:
             status = await self._devices[gateway].status(callback_url=url, period_s=SUBSCRIBE_PERIOD_S)

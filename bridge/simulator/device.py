@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,14 +25,15 @@ from bridge.simulator.options import SimulatorOptions
 from bridge.simulator.parts import (
     DETECTED,
     GONE,
+    IDLE,
     LIE,
+    LOCKED,
     NO_SIM,
     OPERATOR,
     OPERATOR_TEXTS,
     REGISTERED,
     REGISTERING,
     SENT,
-    SLOT,
     SMSC,
     SRC_HTTP,
     SRC_WEB,
@@ -67,7 +68,7 @@ class Box:
         ip: str = "127.0.0.1",
     ) -> None:
         self.name = name
-        self.ports = {n: make_port(options.seed, name, n) for n in range(1, options.ports + 1)}
+        self.ports = {n: make_port(options.seed, name, n, options.slots) for n in range(1, options.ports + 1)}
         self.lost_answers: deque[LostAnswer] = deque()
         self.inbox = Inbox(_ssrc(chance))
         self._options = options
@@ -131,7 +132,7 @@ class Box:
         rows = []
         for task in tasks[max(pos, 0) : max(pos, 0) + max(num, 0)]:
             order = task.order
-            fact = facts.ListedTask(task.tid, ",".join(order.recipients))
+            fact = facts.ListedTask(task.tid, ",".join(order.recipients), suspended=task.suspended)
             sms = order.raw_sms if has_content else None
             rows.append(encode.listed(fact, ports=order.ports, charset=order.charset, coding=order.coding, sms=sms))
         return len(tasks), rows
@@ -146,16 +147,88 @@ class Box:
         self._period_s = max(period_s, self._options.min_period_s) if period_s > 0 else None
         self._start_period()
 
-    def status(self, only: frozenset[int] | None = None) -> facts.DeviceStatus:
-        """The snapshot of the whole box, or of some ports; every one made has the next sequence number."""
+    def status(self, only: frozenset[int] | None = None, *, all_sims: bool = False) -> facts.DeviceStatus:
+        """The snapshot of the whole box, or of some ports; every one made has the next sequence number.
+
+        With ``all_sims`` also of the cards that are not in use.
+        """
         self._seq += 1
-        rows = tuple(self._port_status(p) for n, p in self.ports.items() if only is None or n in only)
-        return facts.DeviceStatus(self._seq, self._period_s, self._mac, self._ip, VERSION, len(self.ports), SLOT, rows)
+        ports = [port for n, port in self.ports.items() if only is None or n in only]
+        rows = [self._port_status(port) for port in ports]
+        if all_sims:
+            rows += [_idle(port, slot) for port in ports for slot in _other_slots(port)]
+        slots = self._options.slots
+        return facts.DeviceStatus(
+            self._seq, self._period_s, self._mac, self._ip, VERSION, len(self.ports), slots, tuple(rows)
+        )
 
     def statistics(self, only: frozenset[int] | None = None) -> tuple[facts.SimStatistics, ...]:
         """What the box has counted since its start for the card in each port, or in some; none for an empty port."""
         ports = [port for n, port in self.ports.items() if only is None or n in only]
         return tuple(_statistics(port) for port in ports if port.st != NO_SIM)
+
+    # --- commands (document 4.5) ------------------------------------------------------------------------------------
+
+    def order(self, op: str, named: Iterable[Port]) -> int:
+        """Lock, unlock, switch or reset ports; the code that answers it. What it comes to is pushed as port-status."""
+        asked = [(self.ports.get(port.number), port.slot) for port in named]
+        if op not in {"lock", "unlock", "switch", "reset"}:
+            return 15
+        if not asked or any(port is None or slot > len(port.cards) for port, slot in asked):
+            return 2
+        for port, slot in asked:
+            assert port is not None
+            if op == "lock":
+                self._interrupt(port, LOCKED)
+            elif op == "switch" and slot not in {0, port.slot}:
+                self._interrupt(port, DETECTED)
+                port.slot = slot
+                self._register(port)
+            elif op == "reset" or (op == "unlock" and port.st == LOCKED):
+                self._interrupt(port, DETECTED)
+                self._register(port)
+        return 0
+
+    def change_task(self, what: str, tid: int) -> facts.TaskAck:
+        """Pause, resume or remove one that the radio has not begun (device API 2.3); 11 where there is none."""
+        task = self._live.get(tid)
+        if task is None or not task.unsent:
+            return facts.TaskAck(tid, 11, TEXTS[11])
+        task.suspended = what == "pause"
+        for port in self.ports.values():
+            if what == "remove":
+                gone = [send for send in port.waiting if send.task is task]
+                for send in gone:
+                    port.waiting.remove(send)
+                task.unsent -= len(gone)
+            self._begin(port)
+        if what == "remove":
+            self._finish(task)
+        return facts.TaskAck(tid, 0, TEXTS[0])
+
+    def live_tids(self) -> list[int]:
+        """Which a change that names none is about."""
+        return list(self._live)
+
+    def call_ussd(self, port: SimPort, code: str, timeout_s: float, done: Callable[[int, str], None]) -> None:
+        """Call a code (device API 2.11); ``done`` gets the code and the network's answer, once it is there."""
+        if port.calling or port.st != REGISTERED:
+            done(4 if port.calling else 5, "")
+            return
+        port.calling = True
+        takes_s = self._options.radio_s
+
+        def end() -> None:
+            port.calling = False
+            late = takes_s > timeout_s
+            done(6 if late else 0, "" if late else f"{code}: {port.card.number} has {port.card.balance:.2f} EUR")
+
+        self._clock.later(min(takes_s, timeout_s), end)
+
+    def call_statistics(self, only: frozenset[int] | None = None) -> tuple[facts.CallStatistics, ...]:
+        """Nobody ever calls."""
+        ports = [port for n, port in self.ports.items() if only is None or n in only]
+        return tuple(facts.CallStatistics(port.place, 0, 0, 0, 0, (0, None), 0, 0, 0, 0, 0) for port in ports)
 
     def state(self) -> dict[str, Any]:
         """What a person may want to see: each port with its card, what it holds and its counters.
@@ -195,17 +268,21 @@ class Box:
         """Take the card out: what the port had to send fails with code 5 and does not go on air."""
         if port.st == NO_SIM:
             return
-        for timer in port.registering:
-            timer.cancel()
-        self._set_state(port, NO_SIM)
-        if port.radio is not None:
-            port.radio.timer.cancel()
-            self._settle(port, port.radio.send, GONE, 0.0)
-            port.radio = None
+        self._interrupt(port, NO_SIM)
         while port.waiting:
             send = port.waiting.popleft()
             self._on_radio(send)
             self._settle(port, send, GONE, 0.0)
+
+    def _interrupt(self, port: SimPort, st: int) -> None:
+        """It leaves the network: what is on its radio fails with code 5."""
+        for timer in port.registering:
+            timer.cancel()
+        self._set_state(port, st)
+        if port.radio is not None:
+            port.radio.timer.cancel()
+            self._settle(port, port.radio.send, GONE, 0.0)
+            port.radio = None
 
     def insert_sim(self, port: SimPort) -> None:
         """Put the card back: detected (11), registering (2), registered (3)."""
@@ -276,7 +353,8 @@ class Box:
             order_of_use = sorted(able, key=lambda port: port.load)
         else:
             try:
-                named = [self.ports[port.number] for port in _read_ports(order.ports) if port.slot in (0, SLOT)]
+                asked = _read_ports(order.ports)
+                named = [self.ports[one.number] for one in asked if one.slot in (0, self.ports[one.number].slot)]
             except (ValueError, KeyError):
                 return 2, []
             if not named:
@@ -311,9 +389,12 @@ class Box:
 
     def _begin(self, port: SimPort) -> None:
         """Give the radio the next SMS, if it is free and the card can send."""
-        if port.radio is not None or port.st != REGISTERED or not port.waiting:
+        if port.radio is not None or port.st != REGISTERED:
             return
-        send = port.waiting.popleft()
+        send = next((send for send in port.waiting if not send.task.suspended), None)
+        if send is None:
+            return
+        port.waiting.remove(send)
         self._on_radio(send)
         fate = self._fate(port)
         air_s = self._options.radio_s * send.task.segments
@@ -529,7 +610,7 @@ class Box:
                 self._go_on_air(port, port.radio.send, self._clock.now())
             port.radio = None
         port.waiting.clear()
-        port.statistics.clear()
+        port.counted.clear()
         port.seq = 0
         if port.st == NO_SIM:
             self._set_state(port, NO_SIM)
@@ -596,6 +677,19 @@ def _read_ports(notation: str) -> tuple[Port, ...]:
 def stamp(at: float) -> str:
     """A moment as the network writes it: yyMMddHHmmss and the zone in quarters of an hour, here UTC."""
     return f"{datetime.fromtimestamp(at, UTC):%y%m%d%H%M%S}00"
+
+
+def _other_slots(port: SimPort) -> list[int]:
+    return [slot for slot in range(1, len(port.cards) + 1) if slot != port.slot]
+
+
+def _idle(port: SimPort, slot: int) -> facts.PortStatus:
+    """A card that is not in use."""
+    card = port.cards[slot - 1]
+    place = Port(port.number, slot)
+    return facts.PortStatus(
+        place, IDLE, port.seq, active=False, iccid=card.iccid, imsi=card.imsi, imei=port.imei, balance=0.0, signal=0
+    )
 
 
 def _statistics(port: SimPort) -> facts.SimStatistics:

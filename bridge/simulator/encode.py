@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import urlencode
 
 from bridge.ejoin.facts import (
+    CallStatistics,
     DeliveryReport,
     DeviceStatus,
     FailedRow,
@@ -28,6 +29,7 @@ from bridge.ejoin.facts import (
     SimStatistics,
     SmsReport,
     SubmitAnswer,
+    TaskAck,
 )
 from bridge.ejoin.ports import Port
 from bridge.errors import SettingsInvalid
@@ -168,6 +170,11 @@ class Dialect:
         """The answer to a query for the inbox (device API 2.6); success is 0 there."""
         told = {"code": 0, "reason": "OK", "ssrc": page.ssrc, "sms_num": len(page.rows), "next_sms": page.next_sms}
         return _body(told | {"data": self._sms_rows(page.rows)})
+
+    def reply(self, code: int, reason: str, **more: Any) -> bytes:
+        """The answer to a command or a USSD call (device API 2.10, 2.11)."""
+        told = self.success if code == 0 else code
+        return _body({"code": told, "reason": reason} | more) if more else answer(told, reason)
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
@@ -326,6 +333,34 @@ def listed(
 def statistics(rows: Sequence[SimStatistics]) -> bytes:
     """The answer to a query for the statistics of cards (device API 2.7)."""
     return _body({"code": 200, "reason": "OK", "count": len(rows), "stats": [_counted(row) for row in rows]})
+
+
+def call_statistics(rows: Sequence[CallStatistics]) -> bytes:
+    """The answer to a query for the call statistics of cards (device API 2.8)."""
+    stats = [
+        {
+            "port": row.port.number,
+            "slot": row.port.slot,
+            "calls": row.calls,
+            "alerted": row.alerted,
+            "connected": row.connected,
+            "con_failed": row.consecutive_failed,
+            "nc": _used(row.numbers),
+            "pdd": row.pdd,
+            "acd": row.acd,
+            "asr": row.asr,
+            "tcd": row.minutes,
+            "act_tcd": row.connected_s,
+        }
+        for row in rows
+    ]
+    return _body({"code": 200, "reason": "OK", "count": len(stats), "stats": [_there(row) for row in stats]})
+
+
+def task_results(acks: Sequence[TaskAck]) -> bytes:
+    """The answer to pausing, resuming or removing tasks (device API 2.3); one that named none has no rows."""
+    rows = [{"tid": ack.tid, "status": _words(ack.code, ack.text)} for ack in acks]
+    return _body({"code": 200, "reason": "OK"} | ({"results": rows} if rows else {}))
 
 
 def _counted(row: SimStatistics) -> dict[str, int]:

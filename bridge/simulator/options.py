@@ -13,6 +13,7 @@ from bridge.errors import SettingsInvalid
 from bridge.simulator.encode import Dialect
 
 MAX_GATEWAYS = 256
+MAX_SLOTS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class SimulatorOptions:
 
     gateways: int = 2
     ports: int = 8
+    slots: int = 1
+    """Cards of each port; the first is in use."""
     listen: str = "127.0.0.1:9001"
     control: str = "127.0.0.1:9100"
     radio_s: float = 0.2
@@ -60,6 +63,7 @@ class SimulatorOptions:
         return [
             (1 <= self.gateways <= MAX_GATEWAYS, f"gateways: name 1 to {MAX_GATEWAYS}, not {self.gateways}"),
             (1 <= self.ports <= MAX_PORT, f"ports: name 1 to {MAX_PORT}, not {self.ports}"),
+            (1 <= self.slots <= MAX_SLOTS, f"slots: name 1 to {MAX_SLOTS}, not {self.slots}"),
             (0 <= self.failure_rate <= 1, f"failure_rate: name a share from 0 to 1, not {self.failure_rate}"),
             (
                 self.lie_rate >= 0 and self.failure_rate + self.lie_rate <= 1,

@@ -7,7 +7,7 @@ alone, so they are the same after every start.
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -18,8 +18,7 @@ from bridge.simulator import orders
 from bridge.simulator.clock import Cache, Timer
 from bridge.simulator.record import Row
 
-NO_SIM, REGISTERING, REGISTERED, DETECTED = 0, 2, 3, 11
-SLOT = 1
+NO_SIM, IDLE, REGISTERING, REGISTERED, DETECTED, LOCKED = 0, 1, 2, 3, 11, 12
 SMSC = "491710760000"
 OPERATOR = "26201 SIMULATED"
 VERSION = "532-604-924-041-100-000"
@@ -97,6 +96,7 @@ class Task:
     sent: int = 0
     failed: int = 0
     foreign: bool = False
+    suspended: bool = False
     done: Callable[[Fate], None] | None = None
 
     @property
@@ -141,14 +141,16 @@ class Result:
 
 @dataclass(slots=True, eq=False)
 class SimPort:
-    """One modem position with its card; ``held`` is what the network keeps for a card without coverage.
+    """One modem position with its cards; ``held`` is what the network keeps for a card without coverage.
 
-    ``counters`` are what really happened, ``statistics`` the device's own word about it since its start.
+    ``counters`` are what really happened, ``counted`` the device's own word about it since its start, by slot.
+    ``calling`` says that a USSD call is under way.
     """
 
     number: int
     imei: str
-    card: Card
+    cards: tuple[Card, ...]
+    slot: int = 1
     st: int = REGISTERED
     seq: int = 1
     waiting: deque[Send] = field(default_factory=deque)
@@ -157,12 +159,23 @@ class SimPort:
     registering: list[Timer] = field(default_factory=list)
     fates: deque[Fate] = field(default_factory=deque)
     counters: Counter[str] = field(default_factory=Counter)
-    statistics: Counter[str] = field(default_factory=Counter)
+    counted: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    calling: bool = False
+
+    @property
+    def card(self) -> Card:
+        """The one in use."""
+        return self.cards[self.slot - 1]
+
+    @property
+    def statistics(self) -> Counter[str]:
+        """Of the card in use."""
+        return self.counted[self.slot]
 
     @property
     def place(self) -> Port:
         """The port and slot, as reports name it."""
-        return Port(self.number, SLOT)
+        return Port(self.number, self.slot)
 
     @property
     def load(self) -> int:
@@ -170,17 +183,23 @@ class SimPort:
         return len(self.waiting) + (self.radio is not None)
 
 
-def make_port(seed: int, gateway: str, number: int) -> SimPort:
-    """A port with its card, registered; the same arguments give the same identity on every start."""
+def make_port(seed: int, gateway: str, number: int, slots: int) -> SimPort:
+    """A port with its cards, the first registered; the same arguments give the same identity on every start."""
     draw = random.Random(f"{seed}/{gateway}/{number}")
-    card = Card(
+    first = _make_card(draw)
+    imei = f"86{draw.randrange(10**13):013d}"
+    others = (_make_card(random.Random(f"{seed}/{gateway}/{number}/{slot}")) for slot in range(2, slots + 1))
+    return SimPort(number, imei, (first, *others))
+
+
+def _make_card(draw: random.Random) -> Card:
+    return Card(
         iccid=f"894902{draw.randrange(10**13):013d}",
         imsi=f"26201{draw.randrange(10**10):010d}",
         number=f"49151{draw.randrange(10**8):08d}",
         balance=draw.randrange(500, 2_500) / 100,
         signal=draw.randrange(12, 32),
     )
-    return SimPort(number, f"86{draw.randrange(10**13):013d}", card)
 
 
 def make_mac(seed: int, gateway: str) -> str:

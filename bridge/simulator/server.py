@@ -11,7 +11,9 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Generator, Mapping
+from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from bridge.ejoin.ports import parse_range
+from bridge.ejoin.ports import Port, parse, parse_range
 from bridge.simulator import deeds, encode, orders
 from bridge.simulator.device import Box
 from bridge.simulator.parts import TEXTS, Fate, LostAnswer
@@ -33,6 +35,7 @@ SILENT_S = 60.0
 ROWS_AT_ONCE = 1_000
 LIST_NUM = 10
 CUMULATIVE = 3
+USSD_TIMEOUT_S = 120.0
 
 
 def gateway_app(box: Box, username: str, password: str) -> Starlette:
@@ -46,7 +49,14 @@ def gateway_app(box: Box, username: str, password: str) -> Starlette:
             Route("/goip_get_tasks.html", face.list_waiting),
             Route("/goip_get_status.html", face.status),
             Route("/goip_get_sms_stat.html", face.statistics),
-            Route("/goip_get_sms.html", face.inbox),
+            Route("/goip_get_call_stat.html", face.call_statistics),
+            Route("/goip_get_sms.html", face.inbox, methods=["GET", "POST"]),
+            Route("/goip_send_cmd.html", face.command, methods=["GET", "POST"]),
+            Route("/goip_send_ussd.html", face.ussd),
+            *(
+                Route(f"/goip_{what}_sms.html", partial(face.change_tasks, what), methods=["POST"])
+                for what in ("pause", "resume", "remove")
+            ),
         ]
     )
 
@@ -58,6 +68,7 @@ class _Face:
         self._box = box
         self._dialect = box.dialect
         self._login = (username, password)
+        self._settings: dict[str, str] = {}
 
     async def submit(self, request: Request) -> Response:
         told = orders.read_body(await request.body())
@@ -98,7 +109,8 @@ class _Face:
         except ValueError:
             return _refuse(2)
         self._box.subscribe(query.get("url"), orders.number(query.get("period"), None))
-        return _json(self._dialect.dev_status(self._box.status(only)))
+        all_sims = orders.number(query.get("all_sims"), 0) > 0
+        return _json(self._dialect.dev_status(self._box.status(only, all_sims=all_sims)))
 
     async def statistics(self, request: Request) -> Response:
         query = _query(request)
@@ -118,6 +130,79 @@ class _Face:
             return _refuse(1)
         start, count = int(orders.number(query.get("sms_id"), 1)), int(orders.number(query.get("sms_num"), 0))
         return _json(self._dialect.inbox(self._box.inbox.page(start, count, delete=query.get("sms_del") == "1")))
+
+    async def call_statistics(self, request: Request) -> Response:
+        query = _query(request)
+        if not self._may(query):
+            return _refuse(1)
+        try:
+            only = _ports(query)
+        except ValueError:
+            return _refuse(2)
+        return _json(encode.call_statistics(self._box.call_statistics(only)))
+
+    async def command(self, request: Request) -> Response:
+        """One operation, or several in a body (device API 2.10); settings are kept until the next start."""
+        query, body = _query(request), await request.body()
+        told = orders.read_body(body) or {}
+        if not self._may(query, _lowered(told)):
+            return _refuse(1)
+        asked = query | {name: value for name, value in told.items() if isinstance(value, str | int | list)}
+        if asked.get("op") == "get":
+            names = [str(value) for name, value in asked.items() if name.startswith("par_name")]
+            return self._reply(0, **{name: self._settings.get(name, "") for name in names})
+        if asked.get("op") == "set":
+            values = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+            self._settings |= values
+            return self._reply(0, par_set=len(values)) if values else self._reply(15)
+        several = asked.get("ops") if asked.get("op") == "multiple" else [asked]
+        ops = [one for one in several if isinstance(one, dict)] if isinstance(several, list) else []
+        return self._reply(next((code for one in ops if (code := self._carry_out(one))), 0 if ops else 15))
+
+    def _carry_out(self, asked: Mapping[str, Any]) -> int:
+        op = str(asked.get("op"))
+        if op == "save":
+            return 0
+        if op == "reboot":
+            self._settings.clear()
+            self._box.reboot()
+            return 0
+        notation = str(asked.get("ports") or asked.get("port") or "")
+        try:
+            named = [Port(n) for n in self._box.ports] if notation in {"all", "*"} else parse_range(notation)
+        except ValueError:
+            return 2
+        return self._box.order(op, named)
+
+    async def ussd(self, request: Request) -> Response:
+        """Blocks until the network has answered."""
+        query = _query(request)
+        if not self._may(query):
+            return _refuse(1)
+        if not query.get("ussd"):
+            return self._reply(3)
+        try:
+            port = self._box.ports[parse(query.get("port", "")).number]
+        except (ValueError, KeyError):
+            return self._reply(2)
+        answered: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        timeout_s = orders.seconds(query.get("timeout"), USSD_TIMEOUT_S)
+        self._box.call_ussd(port, query["ussd"], timeout_s, lambda code, text: answered.set_result((code, text)))
+        code, text = await answered
+        return self._reply(code, resp=text) if code == 0 else self._reply(code)
+
+    async def change_tasks(self, what: str, request: Request) -> Response:
+        """Where no ids are named it is about all of them."""
+        told = orders.read_body(await request.body()) or {}
+        if not self._may(_query(request), _lowered(told)):
+            return _refuse(1)
+        named = told.get("tids")
+        tids = named if isinstance(named, list) else self._box.live_tids()
+        acks = [self._box.change_task(what, int(orders.number(tid, 0))) for tid in tids]
+        return _json(encode.task_results(acks if isinstance(named, list) else ()))
+
+    def _reply(self, code: int, **more: Any) -> Response:
+        return _json(self._dialect.reply(code, TEXTS[code], **more))
 
     def _take(self, told: dict[str, Any] | None, request: Request) -> Response:
         if told is None:

@@ -40,6 +40,7 @@ def test_the_names_are_those_of_the_contract():
         "sms.later.900",
         "sms.dead",
         "sms.command",
+        "sms.command.gw1",
     }
 
 

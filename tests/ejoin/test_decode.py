@@ -19,8 +19,10 @@ from bridge.ejoin import (
     decode_status,
     decode_tasks,
 )
+from bridge.ejoin.decode import decode_call_statistics, decode_reply
 from bridge.ejoin.facts import (
     CallRecord,
+    CallStatistics,
     DeliveryReport,
     DeviceStatus,
     Fact,
@@ -149,6 +151,31 @@ def test_a_page_of_the_inbox(answer: Answer) -> None:
 def test_a_refused_inbox_is_no_empty_one(body: bytes) -> None:
     with pytest.raises(GatewayGarbled):
         decode_inbox(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "reason"),
+    [
+        (b'{"code":0, "reason":"OK"}', 0, "OK"),
+        (b'{"code":200,"reason":" OK "}', 200, "OK"),
+        (b'{"code":"4 Pending USSD"}', 4, "Pending USSD"),
+        (b'{"reason":"no code"}', None, "no code"),
+    ],
+)
+def test_the_answer_to_a_command(body: bytes, code: int | None, reason: str) -> None:
+    reply = decode_reply(body)
+    assert (reply.code, reply.reason) == (code, reason)
+    assert decode_reply(b'{"code":0,"resp":"12.34 EUR"}').told["resp"] == "12.34 EUR"
+
+
+def test_call_statistics() -> None:
+    row = {"port": 1, "slot": 2, "calls": 9, "alerted": "8", "connected": 7, "con_failed": 1, "nc": "3/-1"}
+    more = {"pdd": 2.5, "acd": "60", "asr": 77, "tcd": 5, "act_tcd": 300}
+    body = json.dumps({"code": 200, "stats": [row | more, {"port": "2A"}, {"calls": 1}, 5]}).encode()
+    assert decode_call_statistics(body) == (
+        CallStatistics(Port(1, 2), 9, 8, 7, 1, (3, None), 2.5, 60.0, 77.0, 5, 300),
+        CallStatistics(Port(2, 1), 0, 0, 0, 0, None, None, None, None, 0, 0),
+    )
 
 
 def test_a_refusal_tells_its_reason() -> None:

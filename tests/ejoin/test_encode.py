@@ -19,7 +19,7 @@ from bridge.ejoin import (
     tasks_params,
     to_json,
 )
-from bridge.ejoin.encode import Charset
+from bridge.ejoin.encode import Charset, command_params, get_params, set_body, task_ids_body, ussd_params
 from bridge.ejoin.facts import SmsTask
 from bridge.ejoin.ports import Port
 from tests.ejoin.cases import ENVELOPE, SUBMITS, Submit
@@ -83,8 +83,29 @@ def test_the_parameters_of_questions() -> None:
     }
     assert status_params("http://b/cb", 60) == {"url": "http://b/cb", "period": 60}
     assert status_params(None, None) == {}
+    assert status_params(None, None, all_sims=True, ports="1") == {"all_sims": 1, "port": "1", "ports": "1"}
     assert statistics_params() == {"version": "1.1", "ports": "all", "type": 3}
-    assert inbox_params(start=7, count=50) == {"version": "1.1", "sms_id": 7, "sms_num": 50}
+    day = {"version": "1.1", "ports": "1-2", "type": 2, "slots": "all"}
+    assert statistics_params("1-2", slots="all", span="day") == day
+    asked = {"version": "1.1", "sms_id": 7, "sms_num": 50}
+    assert inbox_params(start=7, count=50) == asked
+    assert inbox_params(start=7, count=50, delete=True) == asked | {"sms_del": 1}
+
+
+def test_the_parameters_of_commands() -> None:
+    ports = "1.01-64.01"
+    assert command_params("switch", ports) == {"op": "switch", "port": ports, "ports": ports}
+    assert command_params("reboot") == {"op": "reboot"}
+    assert get_params(["sw_ver", "ttl"]) == {"op": "get", "par_name(0)": "sw_ver", "par_name(1)": "ttl"}
+    assert set_body({"sim_imei(21)": "35", "Sms_url": "http://b/cb"}) == b"sim_imei(21)=35&Sms_url=http://b/cb"
+    told = {"port": "1.02", "ussd": "*100#", "timeout": 60, "retries": 0}
+    assert ussd_params(Port(1, 2), "*100#", timeout_s=60, retries=0) == told
+
+
+def test_tasks_are_never_changed_without_their_ids() -> None:
+    assert task_ids_body([2, 3]) == b'{"tids":[2,3]}'
+    with pytest.raises(ValueError, match="no ids means all of them"):
+        task_ids_body([])
 
 
 def test_the_old_interface_gets_one_sms_in_the_query() -> None:

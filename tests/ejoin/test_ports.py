@@ -59,13 +59,14 @@ def test_ports_are_printed_as_devices_print_them() -> None:
         ("3, 1.01 ,2B", [Port(3), Port(1, 1), Port(2, 2)]),
         ("1-3,2,3-4", [Port(1), Port(2), Port(3), Port(4)]),
         ("5-5", [Port(5)]),
+        ("1.02-3.02", [Port(1, 2), Port(2, 2), Port(3, 2)]),
     ],
 )
 def test_a_range(notation: str | int, ports: list[Port]) -> None:
     assert parse_range(notation) == tuple(ports)
 
 
-@pytest.mark.parametrize("notation", ["", "4-1", "0-3", "1-1025", "1,,2", "1-4-7", "all"])
+@pytest.mark.parametrize("notation", ["", "4-1", "0-3", "1-1025", "1,,2", "1-4-7", "all", "1.01-4.02", "1.01-4"])
 def test_what_is_no_range_says_so(notation: str) -> None:
     with pytest.raises(ValueError, match="port"):
         parse_range(notation)

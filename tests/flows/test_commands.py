@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import LedgerUnavailable
+from bridge.errors import GatewaySilent, LedgerUnavailable
 from bridge.flows.commands import REPLAYABLE, Commands
 from bridge.models import Clock, Delivery, Publication, State
 from tests.contract import validate
@@ -25,6 +25,7 @@ def _commands(world: World) -> Commands:
         ledger=world.ledger,
         publish=world._publish,
         rules_of=world.outbound.rules_of,
+        operations=world.operations,
         clock=Clock(lambda: world.wall, lambda: world.mono),
         wake_relay=lambda: None,
     )
@@ -91,7 +92,7 @@ async def test_a_command_that_cannot_be_read_is_answered(world, commands, asked,
 
 async def test_an_unknown_command_is_told_which_there_are(world, commands) -> None:
     event = await ask(world, commands, {"command": "dance"})
-    assert event["data"]["detail"] == "there is no command 'dance' (there is: replay)"
+    assert event["data"]["detail"].startswith("there is no command 'dance' (there is: call_statistics, delete_inbox, ")
 
 
 async def test_the_answer_has_an_id_of_its_own_for_each_command(world, commands) -> None:
@@ -314,3 +315,57 @@ async def test_a_child_of_a_list_is_replayed_as_one(world: World, commands: Comm
 
 async def test_a_letter_says_since_when_it_is_dead(world: World) -> None:
     assert (await bury(world)).headers["x-dead-at"] == START
+
+
+# --- what a gateway carries out ---------------------------------------------------------------------------------------
+
+
+async def ask_gateway(
+    world: World, commands: Commands, asked: dict[str, Any], key: str = "gw1"
+) -> list[dict[str, Any]]:
+    """Give one command to a gateway, and return all that is told of it."""
+    properties = {"message_id": "m1", "app_id": "ops", "correlation_id": "c1", "reply_to": "answers"}
+    body = json.dumps(asked).encode()
+    commands.accept(Delivery(body, key, ack=lambda: None, give_back=lambda: None, **properties))
+    await commands.finish()
+    rows = await world.ledger.write(lambda tx: tx.read_outbox(0, 1_000))
+    told = [one for _, one in rows if one.routing_key.startswith("command.")]
+    assert all(one.copy_to == "answers" for one in told)
+    events = [json.loads(one.body) for one in told]
+    for event in events:
+        validate(event)
+    return events
+
+
+async def test_a_gateways_command_is_accepted_and_then_done(world: World, commands: Commands) -> None:
+    accepted, done = await ask_gateway(world, commands, {"command": "lock", "ports": "2.01"})
+    assert (accepted["type"], accepted["source"]) == ("command.accepted.v1", "/gateways/gw1")
+    assert (done["type"], done["data"]["gateway"], done["data"]["app_id"]) == ("command.done.v1", "gw1", "ops")
+    assert accepted["id"].rpartition("/")[0] == done["id"].rpartition("/")[0]
+    assert world.device.commanded == [("lock", "2.01")]
+
+
+async def test_one_that_will_not_be_carried_out_is_never_accepted(world: World, commands: Commands) -> None:
+    (failed,) = await ask_gateway(world, commands, {"command": "reboot"})
+    assert (failed["type"], failed["data"]["reason"]) == ("command.failed.v1", "not_confirmed")
+    assert world.device.commanded == []
+
+
+async def test_one_for_a_gateway_that_is_sent_to_nobody_is_told_where_to_send_it(world, commands) -> None:
+    (failed,) = await ask_gateway(world, commands, {"command": "save"}, key="bridge")
+    assert failed["data"]["reason"] == "unknown_gateway" and "key of one of gw1" in failed["data"]["detail"]
+
+
+async def test_a_lost_answer_is_said_to_be_one(world: World, commands: Commands) -> None:
+    world.device.deaf = GatewaySilent("gw1: the answer was lost (ReadError)")
+    accepted, failed = await ask_gateway(world, commands, {"command": "save"})
+    assert accepted["type"] == "command.accepted.v1"
+    assert failed["data"]["reason"] == "no_answer"
+    assert "nobody knows whether it was done" in failed["data"]["detail"]
+
+
+async def test_a_stop_does_not_wait_for_a_card_to_register(world, commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.flows.commands.FINISH_WITHIN_S", 0.05)
+    world.registered(1, st=6)
+    accepted, failed = await ask_gateway(world, commands, {"command": "reset", "ports": "1"})
+    assert (accepted["type"], failed["data"]["reason"]) == ("command.accepted.v1", "stopped")

@@ -71,22 +71,22 @@ async def test_a_copy_that_never_came_back_is_ended_by_the_gate(world: World) ->
 
 
 async def test_liveness_is_told_once_per_change(world: World) -> None:
-    await world.patrol._ask_status("gw1")
-    await world.patrol._ask_status("gw1")
+    await world.patrol.look("gw1")
+    await world.patrol.look("gw1")
     assert await world.kinds() == ["gateway.status", "gateway.up", "gateway.status"]
 
     async def gone(*, callback_url: str | None, period_s: int) -> None:
         raise GatewayNotReached
 
     world.device.status = gone  # type: ignore[assignment,method-assign]
-    await world.patrol._ask_status("gw1")
-    await world.patrol._ask_status("gw1")
+    await world.patrol.look("gw1")
+    await world.patrol.look("gw1")
     assert (await world.kinds())[3:] == ["gateway.down"]
     assert world.patrol.silent() == ["gw1"]
 
 
 async def test_a_gateway_is_not_down_because_the_ledger_cannot_store(world: World) -> None:
-    await world.patrol._ask_status("gw1")
+    await world.patrol.look("gw1")
     healthy = world.ledger.write
 
     async def refuse_once(_: object) -> None:
@@ -94,7 +94,7 @@ async def test_a_gateway_is_not_down_because_the_ledger_cannot_store(world: Worl
         raise LedgerUnavailable
 
     world.ledger.write = refuse_once  # type: ignore[assignment]
-    assert not await world.patrol._ask_status("gw1")
+    assert not await world.patrol.look("gw1")
     assert "gateway.down" not in await world.kinds()
     assert world.patrol.silent() == []
 

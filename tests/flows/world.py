@@ -19,6 +19,7 @@ from bridge.ejoin.facts import (
     ListedTask,
     PortStatus,
     ReceivedSms,
+    Reply,
     SimStatistics,
     SmsTask,
     SubmitAnswer,
@@ -29,6 +30,7 @@ from bridge.errors import BrokerUnavailable, LedgerUnavailable
 from bridge.flows.changes import Changes
 from bridge.flows.inbound import Inbound, Known
 from bridge.flows.inquiry import Inquiry
+from bridge.flows.operations import Operations
 from bridge.flows.outbound import Outbound
 from bridge.flows.patrol import Patrol
 from bridge.metrics import Metrics
@@ -80,6 +82,14 @@ class Device:
         return SubmitAnswer(200, "OK", tuple(acks))
 
     gone: set[str] = field(default_factory=set)
+
+    async def command(self, op: str, ports: str | None = None) -> Reply:
+        """What an operator commands: noted, and taken."""
+        self._answer()
+        self.commanded.append((op, ports))
+        return Reply(0, "OK", {"code": 0, "reason": "OK"})
+
+    commanded: list[tuple[str, str | None]] = field(default_factory=list)
 
     async def tasks(self, port: Port) -> tuple[ListedTask, ...]:
         self._answer()
@@ -151,6 +161,10 @@ class World:
             settings, devices={"gw1": self.device}, ledger=ledger, absorb_status=self.inbound.absorb_status,
             restore_queued=self.planner.restore_queued, changes=changes, metrics=self.metrics, clock=clock,
             terms_of=self.outbound.terms_of, wake_relay=lambda: None, wake_planner=lambda: None,
+        )  # fmt: skip
+        self.operations = Operations(
+            devices={"gw1": self.device}, fleet=self.fleet, look=self.patrol.look,  # type: ignore[dict-item]
+            allowed=settings.commands.allowed,
         )  # fmt: skip
         self.inquiry = Inquiry(
             settings, devices={"gw1": self.device}, fleet=self.fleet, ledger=ledger,

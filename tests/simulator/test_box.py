@@ -511,11 +511,11 @@ def test_every_change_of_a_port_is_pushed_at_once(world):
 
 
 def test_the_same_seed_and_place_give_the_same_card():
-    one, again, other = make_port(1, "gw1", 3), make_port(1, "gw1", 3), make_port(2, "gw1", 3)
+    one, again, other = make_port(1, "gw1", 3, 1), make_port(1, "gw1", 3, 2), make_port(2, "gw1", 3, 1)
     assert (one.card, one.imei) == (again.card, again.imei)
     assert one.card.iccid != other.card.iccid
-    cards = [make_port(1, f"gw{g}", n).card for g in (1, 2) for n in range(1, 65)]
-    assert len({card.iccid for card in cards}) == len({card.number for card in cards}) == 128
+    cards = [card for g in (1, 2) for n in range(1, 65) for card in make_port(1, f"gw{g}", n, 2).cards]
+    assert len({card.iccid for card in cards}) == len({card.number for card in cards}) == 256
 
 
 # --- what comes in --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from bridge.ejoin import facts
 from bridge.ejoin.ports import Port
-from bridge.simulator import encode
+from bridge.simulator.encode import Dialect
 from dev.lives import Life, Plan
 from dev.trial import Trial, trial
 
@@ -81,7 +81,7 @@ def handed_back(play: Trial) -> Any:
 async def tell_sent(play: Trial, row: Any, times: int = 1) -> None:
     """What the device says when the network has taken this SMS."""
     sent = facts.SentRow(0, row["recipient"], Port(row["port"], 1), time.time())
-    body = encode.status_report([facts.SmsReport(row["tid"], 0, 1, 0, 0, (sent,), ())])
+    body = Dialect().status_report([facts.SmsReport(row["tid"], 0, 1, 0, 0, (sent,), ())])
     for _ in range(times):
         door = f"{play.web}/callback/gw1/trial-token?version=1.1"
         answer = await play.http.post(door, content=body, headers={"Content-Type": "application/json"})
