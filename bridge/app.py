@@ -373,7 +373,8 @@ def _plan_of(settings: Settings, entry: GatewaySettings) -> GatewayPlan:
             n: Pace(None if one.segments_per_min is None else one.segments_per_min / 60, one.burst)
             for n, one in limits.items()
         },
-        max_queued=entry.max_queued,
+        # Where no report comes, the counters tell one SMS of a port from the next only while there is no other.
+        max_queued=entry.max_queued if entry.pushes else 1,
         batch=1 if entry.api_version == "1.0" else entry.batch,
         post_interval_s=0.0 if entry.posts_per_s is None else 1 / entry.posts_per_s,
     )
@@ -396,7 +397,7 @@ def _client_of(settings: Settings, entry: GatewaySettings) -> Gateway:
         api_version=entry.api_version,
         credentials=entry.credentials,
         envelope=Envelope(
-            settings.callback_url(entry.name),
+            settings.callback_url(entry.name) if entry.pushes else None,
             report_count=entry.report_count,
             report_period_s=entry.report_period_s,
             sms_count=entry.sms_count,

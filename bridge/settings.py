@@ -387,9 +387,11 @@ class GatewaySettings(_Section):
     port_limits: Annotated[dict[PortRange, Limits], BeforeValidator(_text_keys)] = Field(
         default_factory=dict, description='Other limits for some ports: {"1-4": {burst: 1}}.'
     )
-    poll_s: Seconds | None = Field(
-        60.0, description="How often inbox and counters are read, for what no callback told; null is never."
+    callbacks: Literal["push", "poll", "both"] = Field(
+        "both",
+        description="push: only what the device calls back; poll: it is asked, for one that cannot reach us; both.",
     )
+    poll_s: Seconds = Field(60.0, description="How often inbox and counters are read, for what no callback told.")
     resubmit_within_s: Seconds | None = Field(
         None,
         description="Ask again with the same task id within this time (minutes): only where finished ids are refused.",
@@ -410,6 +412,16 @@ class GatewaySettings(_Section):
         if isinstance(data, dict) and data.get("callback_tokens_file") is not None:
             return {**data, "callback_tokens": data["callback_tokens"].split()}
         return data
+
+    @property
+    def pushes(self) -> bool:
+        """Whether it is told where to call back."""
+        return self.callbacks != "poll"
+
+    @property
+    def asked_every_s(self) -> float | None:
+        """How often it is asked for what no callback told; None: never."""
+        return None if self.callbacks == "push" else self.poll_s
 
     @property
     def port_numbers(self) -> tuple[int, ...]:

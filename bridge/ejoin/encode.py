@@ -71,18 +71,17 @@ def submit_body(
     body: dict[str, Any] = {}
     if credentials:
         body["username"], body["password"] = credentials
-    body |= {
-        "type": "send-sms",
-        "sr_url": envelope.callback_url,
-        "sr_cnt": envelope.report_count,
-        "sr_prd": envelope.report_period_s,
-        "sms_url": envelope.callback_url,
-        "sms_cnt": envelope.sms_count,
-        "sms_prd": envelope.sms_period_s,
-        "task_num": len(tasks),
-        "tasks": [_task(task, dial, charset) for task in tasks],
-    }
-    return body
+    body["type"] = "send-sms"
+    if envelope.callback_url is not None:
+        body |= {
+            "sr_url": envelope.callback_url,
+            "sr_cnt": envelope.report_count,
+            "sr_prd": envelope.report_period_s,
+            "sms_url": envelope.callback_url,
+            "sms_cnt": envelope.sms_count,
+            "sms_prd": envelope.sms_period_s,
+        }
+    return body | {"task_num": len(tasks), "tasks": [_task(task, dial, charset) for task in tasks]}
 
 
 def legacy_params(task: SmsTask, *, dial: Dial) -> dict[str, str | int]:

@@ -36,9 +36,11 @@ class SmsTask:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Where and how eagerly the device reports (document 1.3.1.3, the fields around ``tasks``)."""
+    """Where and how eagerly the device reports (document 1.3.1.3, the fields around ``tasks``); None: it is told
+    nowhere.
+    """
 
-    callback_url: str
+    callback_url: str | None
     report_count: int = 20
     report_period_s: int = 3
     sms_count: int = 10

@@ -206,6 +206,8 @@ class Inquiry:
             asked, poll_s = self._questions[gateway], self._poll_s(gateway)
             late = count > 0 and deadline_at <= wall
             every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
+            if every_s is not None and self._is_mute(gateway) and self._is_busy(gateway):
+                every_s = min(every_s, ASK_LATE_EVERY_S)
             if asked.unopened and mono - asked.anew_at < OPEN_WITHIN_S:
                 every_s = min(OPEN_EVERY_S, every_s or OPEN_EVERY_S)
             second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s
@@ -224,7 +226,14 @@ class Inquiry:
         return frozenset((p.number, p.sim) for p in belief.ports.values() if p.registered) if belief else frozenset()
 
     def _poll_s(self, gateway: str) -> float | None:
-        return self._settings.gateway(gateway).poll_s if gateway in self._devices else None
+        return self._settings.gateway(gateway).asked_every_s if gateway in self._devices else None
+
+    def _is_busy(self, gateway: str) -> bool:
+        return any(port.queued for port in self._fleet.gateways[gateway].ports.values())
+
+    def _is_mute(self, gateway: str) -> bool:
+        """Whether no report of it can come: its counters are all that is ever told."""
+        return gateway in self._devices and not self._settings.gateway(gateway).pushes
 
     async def ask(self, gateway: str) -> None:
         """One round: everything that this gateway can say of what is in doubt, then give up what that cannot save."""
@@ -509,6 +518,7 @@ class Inquiry:
                 sms.reason is not None
                 or outcomes.owes_word(sms)
                 or (finding.fate == "sent" and attempt_of(sms) in self._inherited)
+                or self._is_mute(sms.gateway or "")
             ):
                 outcome = outcomes.counted(sms, finding.fate, now, self._terms_of(sms.route))
             else:

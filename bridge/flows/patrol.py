@@ -44,7 +44,7 @@ PRUNE_AT_ONCE = 250
 class Device(Protocol):
     """What the patrol asks of a gateway's client."""
 
-    async def status(self, *, callback_url: str | None, period_s: int) -> DeviceStatus:
+    async def status(self, *, callback_url: str | None, period_s: int | None) -> DeviceStatus:
         """The whole box now; with a URL it also subscribes to the pushes.
 
         Raises GatewayNotReached, GatewaySilent, GatewayGarbled.
@@ -142,8 +142,10 @@ class Patrol:
         wait_s = RETRY_S[0]
         while True:
             silent_s = self._clock.mono() - self._liveness[gateway].heard_at
-            if self._liveness[gateway].up and silent_s < SILENT_AFTER_S:
-                await asyncio.sleep(SUBSCRIBE_PERIOD_S / 4)
+            entry = self._settings.gateway(gateway)
+            silent_after_s = SILENT_AFTER_S if entry.pushes else entry.poll_s
+            if self._liveness[gateway].up and silent_s < silent_after_s:
+                await asyncio.sleep(min(SUBSCRIBE_PERIOD_S, silent_after_s) / 4)
                 continue
             if await self.look(gateway):
                 wait_s = RETRY_S[0]
@@ -153,9 +155,10 @@ class Patrol:
 
     async def look(self, gateway: str) -> bool:
         """Take a fresh snapshot of a gateway into what we believe; whether it gave one."""
-        url = self._settings.callback_url(gateway)
+        pushes = self._settings.gateway(gateway).pushes
+        url, period_s = (self._settings.callback_url(gateway), SUBSCRIBE_PERIOD_S) if pushes else (None, None)
         try:
-            status = await self._devices[gateway].status(callback_url=url, period_s=SUBSCRIBE_PERIOD_S)
+            status = await self._devices[gateway].status(callback_url=url, period_s=period_s)
             await self._absorb_status(gateway, status)
         except LedgerUnavailable as error:
             log.error("ledger.unavailable", error=str(error))  # the gateway answered: nothing is to be told of it

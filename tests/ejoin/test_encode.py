@@ -55,6 +55,11 @@ def test_an_empty_submit_is_our_own_mistake() -> None:
         submit_body([], ENVELOPE, dial="plus")
 
 
+def test_a_device_that_is_told_nowhere_is_asked_for_no_reports() -> None:
+    body = submit_body([TASK], replace(ENVELOPE, callback_url=None), dial="plus")
+    assert body.keys() == {"type", "task_num", "tasks"}
+
+
 def test_an_envelope_that_would_turn_off_json_sms_is_our_own_mistake() -> None:
     with pytest.raises(ValueError, match="above 1"):
         submit_body([TASK], replace(ENVELOPE, sms_count=1), dial="plus")

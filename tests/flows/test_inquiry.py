@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -669,12 +670,40 @@ class TestCounters:
         assert await state(world, "b") is State.HANDED_BACK
 
     async def test_polling_may_be_switched_off(self, tmp_path: Path) -> None:
-        async with world(tmp_path / "other", gateways=[GATEWAY | {"poll_s": None}]) as made:
+        async with world(tmp_path / "other", gateways=[GATEWAY | {"callbacks": "push"}]) as made:
             await made.inquiry.begin()
             await doubt(made)
             made.device.counted[1] = (101, 10, 0)
             await made.passes(16)
             assert await state(made) is State.IN_DOUBT
+
+
+class TestMute:
+    """A gateway that cannot reach the bridge (``callbacks: poll``)."""
+
+    @pytest.fixture
+    async def mute(self, tmp_path: Path) -> AsyncIterator[World]:
+        async with world(tmp_path / "mute", gateways=[GATEWAY | {"callbacks": "poll"}]) as made:
+            await made.inquiry.begin()
+            yield made
+
+    @pytest.mark.parametrize(("counted", "end"), [((101, 10, 0), State.SENT), ((100, 11, 0), State.FAILED)])
+    async def test_its_counters_end_an_sms_long_before_its_reports_deadline(
+        self, mute: World, counted: tuple[int, int, int], end: State
+    ) -> None:
+        await mute.accept({"id": "a"}, key="send.single")
+        mute.device.counted[1] = (100, 10, 1)
+        await mute.passes(6)
+        assert await state(mute) is State.SUBMITTED
+        mute.device.counted[1] = counted
+        await mute.passes(6)
+        assert await state(mute) is end
+        assert (await mute.told())[-1]["data"]["evidence"] == "statistics"
+
+    async def test_what_comes_in_is_read_from_its_inbox(self, mute: World) -> None:
+        mute.device.came_in.append(incoming("hi", mute.wall))
+        await mute.passes(61)
+        assert await mute.kinds() == ["sms.received"]
 
 
 async def test_ten_minutes_without_a_callback_lose_nothing(world: World) -> None:

@@ -42,7 +42,7 @@ class Seen:
             self.broken.append(f"{event}: {error}")
 
     def of(self, subject: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["subject"] == subject]
+        return [event for event in self.events if event.get("subject") == subject]
 
     def kinds(self, subject: str) -> list[str]:
         return [event["type"].removesuffix(".v1") for event in self.of(subject)]
@@ -53,7 +53,7 @@ class Seen:
                 while not true():  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            told = "\n".join(f"{event['subject']}: {event['type']}" for event in self.events)
+            told = "\n".join(f"{event.get('subject')}: {event['type']}" for event in self.events)
             pytest.fail(f"not seen in {patience_s:g} s; seen:\n{told}")
         assert self.broken == []
 
@@ -153,6 +153,27 @@ async def test_whatever_the_box_speaks_it_is_sent_and_told(
         await play.do(kind="receive_sms", gateway="gw1", port=1, sender="+4917", text="na\n\nja")
         await seen.until(lambda: seen.of("+4917"))
         assert seen.of("+4917")[0]["data"]["text"] == "na\n\nja"
+
+
+async def test_a_box_that_cannot_reach_us_is_asked_for_everything(amqp_url: str) -> None:
+    def config(settings: dict[str, Any]) -> None:
+        unhurried(settings)
+        settings["gateways"][0] |= {"callbacks": "poll", "poll_s": 1, "public_url": "http://192.0.2.1:9"}
+
+    async with stage(gateways=1, ports=2, radio_s=0.01, config=config, amqp_url=amqp_url) as play:
+        await play.start_bridge()
+        seen = Seen()
+        await play.watch(seen.note, "#")
+        for n in range(4):
+            await play.publish("send.default", {**GOOD, "id": f"a{n}", "to": f"+4915112345{n:02}"})
+        await play.do(kind="receive_sms", gateway="gw1", port=1, sender="+4917", text="ja")
+        await seen.until(lambda: all("sms.sent" in seen.kinds(f"a{n}") for n in range(4)) and seen.of("+4917"))
+        assert seen.of("+4917")[0]["data"]["via"] == "inbox"
+        assert [row for row in await play.record() if row["kind"] == "callback"] == []
+        await play.do(kind="remove_sim", gateway="gw1", port=2)
+        await seen.until(
+            lambda: any(one["type"] == "port.changed.v1" and one["data"]["state"] == "no_sim" for one in seen.events)
+        )
 
 
 async def test_callbacks_are_answered_as_the_contract_says(amqp_url: str) -> None:
