@@ -138,16 +138,18 @@ class Bridge:
             wake_relay=self.relay.wake,
             wake_planner=self.outbound.wake,
         )
+        self.operations = Operations(
+            devices=self.gateways,
+            fleet=self.fleet,
+            look=self.patrol.look,
+            allowed=settings.commands.allowed,
+            callback_url=settings.callback_url,
+        )
         self.commands = Commands(
             ledger=ledger,
             publish=self.session.publish_many,
             rules_of=self.outbound.rules_of,
-            operations=Operations(
-                devices=self.gateways,
-                fleet=self.fleet,
-                look=self.patrol.look,
-                allowed=settings.commands.allowed,
-            ),
+            operations=self.operations,
             clock=clock,
             wake_relay=self.relay.wake,
         )
@@ -276,6 +278,7 @@ class Bridge:
 
     def _heard(self, gateway: str) -> None:
         self.patrol.heard(gateway)
+        self.operations.note_push(gateway)
 
 
 async def run(settings: Settings, *, clock: Clock = REAL_CLOCK) -> int:

@@ -578,6 +578,42 @@ def reboot(
     _operate(_broker(config, amqp_url, prefix), gateway, {"command": "reboot", "confirm": yes}, as_json)
 
 
+@gateways.command("probe")
+def probe(
+    gateway: GatewayArgument,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a gateway is reached, what it is, and which questions it answers."""
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "probe"}, as_json)
+
+
+@gateways.command("setup")
+def set_up(
+    gateway: GatewayArgument,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell a gateway where to call back, wait for a push as the proof, and show what its page must have."""
+    if not as_json:
+        _console().print(Text(f"URL: {_told_url(config, gateway, amqp_url)}"))
+    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "setup"}, as_json)
+
+
+def _told_url(config: Path | None, gateway: str, amqp_url: str | None) -> str:
+    """What the device is told; the secret in it goes over no broker, so only who has the configuration sees it."""
+    if amqp_url is not None:
+        return f"<public_url>/callback/{gateway}/<token>"
+    try:
+        return _load(config).callback_url(gateway)
+    except KeyError:
+        raise SettingsInvalid(f"no gateway {gateway!r} is configured") from None
+
+
 @gateways.command("get")
 def get_settings(
     gateway: GatewayArgument,
@@ -647,7 +683,10 @@ def _operate(amqp: AmqpSettings, gateway: str, asked: Mapping[str, Any], as_json
         _print_json({"outcome": "done" if done else "failed", **data})
     else:
         for name, rows in (data.get("result") or {}).items():
-            if isinstance(rows, list):
+            if rows and isinstance(rows, list) and isinstance(rows[0], str):
+                for line in (f"{name}:", *(f"- {row}" for row in rows)):
+                    console.print(Text(_printable(line)))
+            elif isinstance(rows, list):
                 _print_rows(console, rows, COLUMNS.get(name))
             elif isinstance(rows, dict):
                 _print_rows(console, [{"name": name, "value": value} for name, value in rows.items()])

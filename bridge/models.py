@@ -235,6 +235,18 @@ class SetSettings(GatewayCommand):
     values: dict[str, str] = Field(min_length=1, max_length=100)
 
 
+class Probe(GatewayCommand):
+    """Say how the gateway is reached, what it is, and which questions it answers."""
+
+    command: Literal["probe"] = "probe"
+
+
+class SetUp(GatewayCommand):
+    """Tell the device where to call back, as far as its API can, and wait for a push as the proof."""
+
+    command: Literal["setup"] = "setup"
+
+
 class Sims(GatewayCommand):
     """The state of every card, also of those that are not in use."""
 
@@ -325,6 +337,8 @@ COMMANDS: dict[str, type[Command]] = {
         Reset,
         Save,
         Reboot,
+        Probe,
+        SetUp,
         GetSettings,
         SetSettings,
         Sims,

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 from bridge import models
 from bridge.ejoin import codes, encode, ports
@@ -18,6 +19,7 @@ from bridge.ejoin.facts import (
     DeviceStatus,
     InboxPage,
     ListedTask,
+    ReceivedSms,
     Reply,
     SimStatistics,
     SubmitAnswer,
@@ -30,6 +32,12 @@ from bridge.rules.health import Fleet
 LOOK_EVERY_S = 5.0
 REGISTERED_WITHIN_S = 180.0
 """A card needs about 60 s until it is registered after a switch."""
+
+PUSHED_WITHIN_S = 90.0
+"""A device reports its state every minute at the least, once it is told where."""
+
+SMS_URL = "Sms_url"
+"""The setting that says where incoming SMS are forwarded to (device API 2.10)."""
 
 AT_ONCE = ("lock", "unlock")
 """Orders whose effect the device tells by itself, as a port that changed."""
@@ -86,13 +94,21 @@ class Operations:
         fleet: Fleet,
         look: Callable[[str], Awaitable[object]],
         allowed: Sequence[str],
+        callback_url: Callable[[str], str],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self._callback_url = callback_url
+        self._pushes: dict[str, asyncio.Event] = {gateway: asyncio.Event() for gateway in devices}
         self._devices = devices
         self._fleet = fleet
         self._look = look
         self._allowed = frozenset(allowed)
         self._sleep = sleep
+
+    def note_push(self, gateway: str) -> None:
+        """A gateway has called back."""
+        if event := self._pushes.get(gateway):
+            event.set()
 
     def check(self, gateway: str, command: GatewayCommand) -> None:
         """Raises RequestInvalid where it will not be carried out, whatever the device would say."""
@@ -135,9 +151,13 @@ class Operations:
             case models.Save() | models.Reboot():
                 _taken(await device.command(command.command))
                 return Done(f"{gateway} took {command.command}")
+            case models.Probe():
+                return await self._probe(gateway, device)
+            case models.SetUp():
+                return await self._set_up(gateway, device)
             case models.GetSettings(names=names):
                 told = _taken(await device.get(names)).told
-                return Done(f"{len(names)} settings of {gateway}", {"settings": _without_envelope(told)})
+                return Done(f"{len(names)} settings of {gateway}", {"settings": self._without_secret(gateway, told)})
             case models.SetSettings(values=values):
                 _taken(await device.set(values))
                 return Done(f"{', '.join(values)} set on {gateway} until its next start: save keeps them")
@@ -176,6 +196,64 @@ class Operations:
             case _:
                 raise AssertionError(f"nobody carries out {command.command}")
 
+    async def _probe(self, gateway: str, device: Device) -> Done:
+        """Ask every question once; one that is refused keeps the others from nothing."""
+        status = await device.status(all_sims=False, ports=None)
+        page: InboxPage | None = None
+
+        async def read_inbox() -> None:
+            nonlocal page
+            page = await device.inbox(start=1, count=50, delete=False)
+
+        questions: dict[str, Callable[[], Awaitable[object]]] = {
+            "task list": lambda: device.tasks(Port(1)),
+            "SMS statistics": lambda: device.statistics("all", slots=None, span="all"),
+            "call statistics": lambda: device.call_statistics("all", slots=None, span="all"),
+            "inbox": read_inbox,
+            "settings": lambda: device.get([SMS_URL]),
+        }
+        answered = {name: await _answered(question) for name, question in questions.items()}
+        told = {
+            "version": status.version,
+            "mac": status.mac,
+            "ip": status.ip,
+            "ports": status.max_ports or len(status.ports),
+            "registered": sum(one.st == codes.CAN_SEND_ST for one in status.ports),
+            "clock_ahead_s": _clock_ahead_s(page),
+        }
+        odd = [f"{name} ({said})" for name, said in answered.items() if said != "ok"]
+        detail = f"{gateway} answers, {told['registered']} of {told['ports']} ports are registered"
+        return Done(
+            detail + (f"; not answered: {', '.join(odd)}" if odd else ""), {"gateway": told, "answered": answered}
+        )
+
+    async def _set_up(self, gateway: str, device: Device) -> Done:
+        """Where incoming SMS and states go to, and the proof that they arrive."""
+        ours = self._callback_url(gateway)
+        warnings = []
+        if theirs := str((await device.get([SMS_URL])).told.get(SMS_URL.lower()) or ""):
+            host = urlsplit(theirs).netloc.rpartition("@")[2]
+            if theirs != ours:
+                warnings.append(f"its SMS went to another master at {host}: that one gets none any more")
+        self._pushes[gateway].clear()
+        if (await device.set({SMS_URL: ours})).code not in codes.SUCCESS:
+            warnings.append(f"it does not let {SMS_URL} be set: set it on its page")
+        await self._look(gateway)  # subscribes to its states
+        try:
+            async with asyncio.timeout(PUSHED_WITHIN_S):
+                await self._pushes[gateway].wait()
+        except TimeoutError:
+            raise RequestInvalid("no_push", _NO_PUSH.format(gateway=gateway, seconds=PUSHED_WITHIN_S)) from None
+        told = {"warnings": warnings, "page": _PAGE}
+        return Done("; ".join([f"{gateway} calls back", *warnings]), told)
+
+    def _without_secret(self, gateway: str, told: Mapping[str, Any]) -> dict[str, Any]:
+        """What the device told beside its code; our callback secret stays between it and us."""
+        ours = self._callback_url(gateway)
+        masked = f"{ours.rpartition('/')[0]}/***"
+        said = {name: value for name, value in told.items() if name not in {"code", "reason", "type"}}
+        return {name: str(value).replace(ours, masked) for name, value in said.items()}
+
     async def _until_registered(self, gateway: str, notation: str) -> None:
         """Wait until each of these ports has its card registered, the one in the named slot where one is named."""
         belief = self._fleet.gateways[gateway]
@@ -195,15 +273,37 @@ class Operations:
         )
 
 
+_NO_PUSH = (
+    "{gateway} was told where to call back, and no push came in {seconds:g} s: can it reach web.public_url (or its own "
+    "public_url)? Where it cannot, set callbacks: poll; else look at State Notification on its page"
+)
+_PAGE = [
+    "State Notification: enabled, URL as above, interval 60 s",
+    "Reporting Control: Receive SMS, Sent SMS and CDR enabled",
+    "SMS Forwarding: HTTP, URL as above, charset UTF-8",
+]
+"""What the device's page has and its API cannot be relied on to set (document 3)."""
+
+
+async def _answered(question: Callable[[], Awaitable[object]]) -> str:
+    try:
+        await question()
+    except GatewayGarbled as error:
+        return str(error)
+    return "ok"
+
+
+def _clock_ahead_s(page: InboxPage | None) -> float | None:
+    """How far the device's clock is ahead of the network's, by its last SMS; None where there is none to tell."""
+    rows = [row for row in page.rows if isinstance(row, ReceivedSms) and row.at and row.scts_at] if page else []
+    return None if not rows else round((rows[-1].at or 0) - (rows[-1].scts_at or 0), 1)
+
+
 def _taken(reply: Reply) -> Reply:
     if reply.code not in codes.SUCCESS:
         wording = reply.reason or codes.TEXTS.get(reply.code or 0, "")
         raise RequestInvalid("refused", f"the device answered {reply.code} {wording}".rstrip())
     return reply
-
-
-def _without_envelope(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name not in {"code", "reason", "type"}}
 
 
 def _rows(facts: Sequence[Any]) -> list[dict[str, Any]]:

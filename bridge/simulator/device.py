@@ -84,7 +84,7 @@ class Box:
         self._seq = self._sent_seq = 0
         self._live: dict[int, Task] = {}
         self._finished: set[int] = set()
-        self._report_url = self._sms_url = self._status_url = ""
+        self._report_url = self.sms_url = self._status_url = ""
         self._period_s: float | None = None
         self._period_timer: Timer | None = None
         self._reports: Cache[Result] = Cache(
@@ -313,7 +313,7 @@ class Box:
     def _remember(self, body: Mapping[str, Any]) -> None:
         """The envelope's settings hold until the next submit that names them."""
         self._report_url = str(body.get("sr_url") or self._report_url)
-        self._sms_url = str(body.get("sms_url") or self._sms_url)
+        self.sms_url = str(body.get("sms_url") or self.sms_url)
         for name, cache, default in (
             ("sr_cnt", self._reports, orders.SYSTEM_REPORT_COUNT),
             ("sms_cnt", self._arrivals, orders.SMS_COUNT),
@@ -548,12 +548,12 @@ class Box:
         self.inbox.add(replace(sms, via="inbox"))
         if self._arrivals.count > 1:
             self._arrivals.add((sms, None))
-        elif self._sms_url:
+        elif self.sms_url:
             query, body, content_type = self.dialect.text_forward(replace(sms, iccid=card.iccid, via="forward"))
             self._post(
                 Callback(
                     type="text-forward",
-                    url=self._sms_url,
+                    url=self.sms_url,
                     query=query,
                     body=body,
                     content_type=content_type,
@@ -572,12 +572,12 @@ class Box:
         self._arrivals.add((report, task.tid))
 
     def _push_sms(self, arrived: list[tuple[facts.ReceivedSms | facts.DeliveryReport, int | None]]) -> None:
-        if not self._sms_url:
+        if not self.sms_url:
             return
         self._post(
             Callback(
                 type="recv-sms",
-                url=self._sms_url,
+                url=self.sms_url,
                 query="version=1.1",
                 body=self.dialect.recv_sms(fact for fact, _ in arrived),
                 delivers=tuple(tid for _, tid in arrived if tid is not None),

@@ -36,6 +36,7 @@ ROWS_AT_ONCE = 1_000
 LIST_NUM = 10
 CUMULATIVE = 3
 USSD_TIMEOUT_S = 120.0
+SMS_URL = "sms_url"
 
 
 def gateway_app(box: Box, username: str, password: str) -> Starlette:
@@ -150,10 +151,12 @@ class _Face:
         asked = query | {name: value for name, value in told.items() if isinstance(value, str | int | list)}
         if asked.get("op") == "get":
             names = [str(value) for name, value in asked.items() if name.startswith("par_name")]
-            return self._reply(0, **{name: self._settings.get(name, "") for name in names})
+            told = self._settings | {SMS_URL: self._box.sms_url}
+            return self._reply(0, **{name: told.get(name.lower(), "") for name in names})
         if asked.get("op") == "set":
             values = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
-            self._settings |= values
+            self._settings |= {name.lower(): value for name, value in values.items()}
+            self._box.sms_url = self._settings.pop(SMS_URL, self._box.sms_url)
             return self._reply(0, par_set=len(values)) if values else self._reply(15)
         several = asked.get("ops") if asked.get("op") == "multiple" else [asked]
         ops = [one for one in several if isinstance(one, dict)] if isinstance(several, list) else []

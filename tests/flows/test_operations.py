@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from bridge.ejoin.facts import Envelope
-from bridge.errors import RequestInvalid
+from bridge.errors import GatewayGarbled, RequestInvalid
 from bridge.flows import operations
 from bridge.flows.operations import Done, Operations
 from bridge.gateway import Gateway
@@ -59,6 +59,11 @@ class Desk:
             login = {"username": "root", "password": "root"}
             await client.post(f"{self.url}/goip_post_sms.html", params=login, json={"type": "send-sms", "tasks": tasks})
 
+    async def receive(self, count: int = 1) -> None:
+        deed = {"kind": "receive_sms", "gateway": "gw1", "port": 1, "sender": "+4917", "text": "one", "count": count}
+        async with httpx.AsyncClient() as client:
+            await client.post(f"{self.control}/do", json=deed)
+
 
 async def desk_of(allowed: Any = GATEWAY_COMMANDS, **options: Any) -> AsyncIterator[Desk]:
     async with running(SimulatorOptions(**OPTIONS | options)) as simulator:
@@ -77,7 +82,14 @@ async def desk_of(allowed: Any = GATEWAY_COMMANDS, **options: Any) -> AsyncItera
         async def sleep(_: float) -> None:
             await asyncio.sleep(0.01)
 
-        desk = Operations(devices={"gw1": client}, fleet=fleet, look=look, allowed=allowed, sleep=sleep)
+        desk = Operations(
+            devices={"gw1": client},
+            fleet=fleet,
+            look=look,
+            allowed=allowed,
+            sleep=sleep,
+            callback_url=lambda name: f"http://127.0.0.1:1/callback/{name}/t",
+        )
         yield Desk(desk, fleet, simulator.control, url)
         await client.close()
 
@@ -144,9 +156,7 @@ async def test_what_the_device_has_counted(desk: Desk) -> None:
 
 
 async def test_the_inbox_is_read_and_deleted_by_the_row(desk: Desk) -> None:
-    async with httpx.AsyncClient() as client:
-        deed = {"kind": "receive_sms", "gateway": "gw1", "port": 1, "sender": "+4917", "text": "one", "count": 2}
-        await client.post(f"{desk.control}/do", json=deed)
+    await desk.receive(2)
     told = (await desk.ask("inbox")).result or {}
     assert [row["text"] for row in told["rows"]] == ["one", "one"] and told["next_sms"] == 3
     assert (await desk.refused("delete_inbox", start=1, count=1))[0] == "not_confirmed"
@@ -175,6 +185,44 @@ async def test_a_ussd_code_is_called_and_answered(desk: Desk) -> None:
 async def test_what_cannot_be_done_says_why(desk: Desk, asked: dict[str, Any], reason: str, sentence: str) -> None:
     told = await desk.refused(asked.pop("name"), **asked)
     assert told[0] == reason and sentence in told[1]
+
+
+async def test_a_probe_says_what_answers_and_how_far_its_clock_is_ahead(desk: Desk) -> None:
+    told = (await desk.ask("probe")).result or {}
+    assert (told["gateway"]["ports"], told["gateway"]["registered"], told["gateway"]["clock_ahead_s"]) == (2, 2, None)
+    assert set(told["answered"].values()) == {"ok"}
+    await desk.receive()
+    assert abs(((await desk.ask("probe")).result or {})["gateway"]["clock_ahead_s"]) <= 1
+
+
+async def test_a_question_that_is_refused_keeps_a_probe_from_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise GatewayGarbled("gw1: the gateway tells no statistics: 15 Invalid CMD")
+
+    monkeypatch.setattr(Gateway, "call_statistics", refuse)
+    done = await desk.ask("probe")
+    assert "not answered: call statistics (gw1: the gateway tells no statistics: 15 Invalid CMD)" in done.detail
+
+
+async def test_a_set_up_is_proven_by_a_push_and_warns_of_another_master(desk: Desk) -> None:
+    await desk.ask("set", values={"Sms_url": "http://other:secret@10.9.9.9/in"})
+    asking = asyncio.create_task(desk.ask("setup"))
+    while not asking.done():
+        desk.operations.note_push("gw1")
+        await asyncio.sleep(0.01)
+    done = asking.result()
+    assert "another master at 10.9.9.9" in done.detail and "secret" not in str(done)
+    told = (await desk.ask("get", names=["sms_url"])).result
+    assert told == {"settings": {"sms_url": "http://127.0.0.1:1/callback/gw1/***"}}
+
+
+async def test_a_set_up_without_a_push_says_where_to_look(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "PUSHED_WITHIN_S", 0.05)
+    desk.operations.note_push("gw1")
+    reason, detail = await desk.refused("setup")
+    assert reason == "no_push" and "can it reach web.public_url" in detail
 
 
 async def test_only_what_the_settings_allow_and_only_known_gateways() -> None:

@@ -164,7 +164,7 @@ class World:
         )  # fmt: skip
         self.operations = Operations(
             devices={"gw1": self.device}, fleet=self.fleet, look=self.patrol.look,  # type: ignore[dict-item]
-            allowed=settings.commands.allowed,
+            allowed=settings.commands.allowed, callback_url=settings.callback_url,
         )  # fmt: skip
         self.inquiry = Inquiry(
             settings, devices={"gw1": self.device}, fleet=self.fleet, ledger=ledger,
