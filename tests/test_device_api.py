@@ -62,6 +62,10 @@ def test_every_url_note_and_code_of_the_document_is_on_the_page() -> None:
     assert [n for n, code in CODES.items() if n < 17 and f"{n} {code.text}" not in answers] == []
 
 
+def test_no_other_words_of_the_page_name_a_test_that_is_gone() -> None:
+    assert missing(TEXT) == []
+
+
 def test_every_command_is_on_the_page() -> None:
     kept = {"pause_tasks", "resume_tasks", "remove_tasks"}
     assert [name for name in GATEWAY_COMMANDS if name not in kept and f"`{name}`" not in TEXT] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -366,3 +367,50 @@ async def test_a_ledger_that_cannot_store_is_never_told_as_stored(
     monkeypatch.setattr(world.inbound._ledger, "write", full)
     with pytest.raises(LedgerUnavailable):
         await world.push(received("lost?"))
+
+
+# --- the document's samples -------------------------------------------------------------------------------------------
+
+CORPUS = Path(__file__).parent.parent / "ejoin" / "corpus"
+FORWARD_QUERY = {"port": "4", "sender": "13510956503"}
+"""What the device appends to the address, without what opens the door."""
+
+SAMPLES: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "status-report.json": [
+        ("sms.observed", {"recipient": "13686876620", "port": 1, "tid": 1223, "code": 0}),
+        ("sms.observed", {"recipient": "13686876621", "port": 1, "tid": 1223, "code": 6, "text": "Timeout"}),
+    ],
+    "text-forward.txt": [
+        ("sms.received", {"sender": "13510956503", "text": "Hello, world!", "smsc": "8613010888500", "via": "forward"}),
+    ],
+    "port-status.json": [("port.changed", {"port": 1, "slot": 2, "state": "sim_detected", "previous": "registered"})],
+    "dev-status-one-slot.json": [
+        ("gateway.status", {"seq": 3, "expires_s": 60.0, "mac": "00-30-f1-00-6d-b1", "max_ports": 32, "max_slots": 4}),
+        ("port.changed", {"port": 1, "slot": 2, "state": "registered", "iccid": "89860042191782899541"}),
+    ],
+    "dev-status-empty-ports.json": [("gateway.status", {"seq": 2124, "max_ports": 8, "max_slots": 32})],
+    "recv-sms-damaged.json": [("sms.received", {"sender": "8613715266978", "port": 1, "slot": 2})],
+    "recv-sms-sim-pool.json": [
+        ("sms.received", {"sender": "12052700001", "text": "Jjjj", "port": 12, "slot": 101, "sim_pool": "sp256"}),
+    ],
+    "sent-sms.json": [
+        ("sms.observed", {"recipient": "1212222222", "submitter": "web", "tid": 2, "took_ms": 330, "seq": 18}),
+    ],
+}
+"""What the document says of its own samples, where it is damaged mended."""
+
+
+def test_every_sample_has_its_events() -> None:
+    assert SAMPLES.keys() == {path.name for path in CORPUS.iterdir() if path.suffix in {".json", ".txt"}}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+async def test_a_sample_of_the_document_comes_out_as_what_it_says(world: World, name: str) -> None:
+    forward = name.endswith(".txt")
+    kind, query = ("application/octet-stream; charset=utf-8", FORWARD_QUERY) if forward else ("application/json", {})
+    await world.inbound.callback("gw1", (CORPUS / name).read_bytes(), kind, query)
+    told = [(event["type"].removesuffix(".v1"), event["data"]) for event in await world.told()]
+    expected = SAMPLES[name]
+    assert sorted(kind for kind, _ in told) == sorted(kind for kind, _ in expected)
+    for kind, data in expected:
+        assert any(kind == one and data.items() <= all_of.items() for one, all_of in told), (kind, told)
