@@ -35,8 +35,9 @@ check: ## format, lint, types, imports, shell and image files, full coverage of 
 	@.venv/bin/hadolint Dockerfile
 	@.venv/bin/python dev/pure_rooms.py
 
-bench: ## messages per second and CPU per message, next to the naive way
+bench: ## what reading a push costs as it grows; messages per second and CPU per message, next to the naive way
 	@sh dev/setup.sh --dev
+	@.venv/bin/python bench/decode.py
 	@.venv/bin/python bench/run.py
 
 proof: ## three long runs of the real process; ends with one JSON object

@@ -220,6 +220,10 @@ def simulate(
     delivery_s: Annotated[float, typer.Option(help="From on air to the delivery report.")] = 1.0,
     register_s: Annotated[float, typer.Option(help="From inserting a SIM to registered.")] = 2.0,
     sent_sms: Annotated[bool, typer.Option("--sent-sms", help="Push sent-sms for every send.")] = False,
+    multiply: Annotated[
+        bool, typer.Option("--multiply", help="Every named port sends to every recipient; else they share them out.")
+    ] = False,
+    day_cap: Annotated[int | None, typer.Option(help="SMS that a card may send, as the device counts.")] = None,
     dialect: Annotated[
         list[str] | None, typer.Option(help="How they write, name=value (ports=letters); give it several times.")
     ] = None,
@@ -247,6 +251,8 @@ def simulate(
         delivery_s=delivery_s,
         register_s=register_s,
         sent_sms=sent_sms,
+        multiply=multiply,
+        day_cap=day_cap,
         dialect=Dialect.of(dialect or ()),
         max_tasks=max_tasks,
         min_period_s=min_period_s,

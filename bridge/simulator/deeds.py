@@ -20,6 +20,7 @@ NEEDS = {
     "receive_sms": "gateway, port; sender, text, count: so many SMS come in on this port",
     "remove_sim": "gateway, port: the card is taken out, what waits on the port fails with code 5",
     "insert_sim": "gateway, port: the card is put back and registers",
+    "ban_sim": "gateway, port: the network refuses all that the card sends, and after three the device locks it (st 8)",
     "fail_port": "gateway, port; count, code (5), operator_code: the next sends fail and are not on air",
     "lie_timeout": "gateway, port; count: the next sends are on air, but told as failed with 6 Timeout",
     "drop_callback": "gateway; count, type: the next callbacks (of this type, else any) are not sent",
@@ -67,6 +68,10 @@ def _remove_sim(gateway: Gateway, raw: Mapping[str, Any]) -> None:
 
 def _insert_sim(gateway: Gateway, raw: Mapping[str, Any]) -> None:
     gateway.box.insert_sim(_port(gateway, raw))
+
+
+def _ban_sim(gateway: Gateway, raw: Mapping[str, Any]) -> None:
+    _port(gateway, raw).barred = True
 
 
 def _fail_port(gateway: Gateway, raw: Mapping[str, Any]) -> None:
@@ -117,6 +122,7 @@ _DEEDS: dict[str, Callable[[Gateway, Mapping[str, Any]], None]] = {
     "receive_sms": _receive_sms,
     "remove_sim": _remove_sim,
     "insert_sim": _insert_sim,
+    "ban_sim": _ban_sim,
     "fail_port": _fail_port,
     "lie_timeout": _lie_timeout,
     "drop_callback": _drop_callback,

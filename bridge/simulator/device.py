@@ -23,6 +23,9 @@ from bridge.simulator.clock import Cache, Clock, Timer
 from bridge.simulator.inbox import Inbox
 from bridge.simulator.options import SimulatorOptions
 from bridge.simulator.parts import (
+    BANNED,
+    BANNED_AFTER,
+    CAPPED,
     DETECTED,
     GONE,
     IDLE,
@@ -31,6 +34,7 @@ from bridge.simulator.parts import (
     NO_SIM,
     OPERATOR,
     OPERATOR_TEXTS,
+    REFUSED,
     REGISTERED,
     REGISTERING,
     SENT,
@@ -362,6 +366,8 @@ class Box:
             order_of_use = [port for port in dict.fromkeys(named) if port.st == REGISTERED]
         if not order_of_use:
             return 5, []
+        if order.ports and self._options.multiply:
+            return 0, [(port, to) for to in order.recipients for port in order_of_use]
         if order.ports and len(order.recipients) == 1:
             return 0, [(port, order.recipients[0]) for port in order_of_use]
         return 0, [(order_of_use[i % len(order_of_use)], to) for i, to in enumerate(order.recipients)]
@@ -404,6 +410,8 @@ class Box:
         port.radio = OnRadio(send, fate, took_s, self._clock.later(took_s, self._end, port))
 
     def _fate(self, port: SimPort) -> Fate:
+        if port.barred:
+            return REFUSED
         if port.fates:
             return port.fates.popleft()
         failing, lying = self._options.failure_rate, self._options.lie_rate
@@ -435,6 +443,7 @@ class Box:
         port.counters["failed" if fate.code else "sent"] += 1
         port.statistics["sent_failed" if fate.code else "sent_ok"] += 1
         port.statistics["consecutive_failed"] = port.statistics["consecutive_failed"] + 1 if fate.code else 0
+        self._lock_out(port)
         if task.told:
             self._finish(task)
             self._keep_result(port, send, fate, now)
@@ -442,6 +451,14 @@ class Box:
             task.done(fate)
         if self._options.sent_sms:
             self._push_sent_sms(port, send, fate, now, took_s)
+
+    def _lock_out(self, port: SimPort) -> None:
+        """What the device does with a card that has sent its share, or that the network refuses again and again."""
+        cap = self._options.day_cap
+        if port.st == REGISTERED and cap is not None and port.statistics["sent_ok"] >= cap:
+            self._set_state(port, CAPPED)
+        elif port.st == REGISTERED and port.barred and port.statistics["consecutive_failed"] >= BANNED_AFTER:
+            self._set_state(port, BANNED)
 
     def _finish(self, task: Task) -> None:
         """Forget a task that has nothing left to send; where switched on, its id stays taken."""
@@ -655,6 +672,7 @@ class Box:
             minutes_total=(0, None),
             minutes_month=(0, None),
             minutes_day=(0, None),
+            sms_day=None if self._options.day_cap is None else (port.statistics["sent_ok"], self._options.day_cap),
         )
 
     def _push_status(self) -> None:

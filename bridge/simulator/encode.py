@@ -36,6 +36,7 @@ from bridge.errors import SettingsInvalid
 
 JSON_TYPE = "application/json;charset=utf-8"
 TEXT_TYPE = "application/octet-stream; charset=utf-8"
+POOL = "sp128"
 FORM_TYPE = "application/x-www-form-urlencoded"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
 
@@ -58,6 +59,8 @@ class Dialect:
 
     ports: Literal["dotted", "letters", "number"] = "dotted"
     """``1.02``, ``1B``, or the number alone, which leaves the slot open."""
+    sims: Literal["local", "pool"] = "local"
+    """Where the cards lie: in the port, or in a SIM pool (``1.sp128.016``, ``sim_src`` 1)."""
     st: Literal["number", "text", "words"] = "number"
     """3, ``"3"``, or ``"3 OK"`` under the name ``status``."""
     numbers: Literal["number", "text"] = "number"
@@ -111,7 +114,8 @@ class Dialect:
         if self.pushes == "v3":
             return _body({"type": "received-sms", "mac": "", "smses": [self._sms_object(row) for row in rows]})
         written = self._sms_rows(rows)
-        return _body({"type": "recv-sms", "sim_src": 0, "sms_num": self._number(len(written)), "sms": written})
+        count = self._number(len(written))
+        return _body({"type": "recv-sms", "sim_src": self._sim_src, "sms_num": count, "sms": written})
 
     def text_forward(self, sms: ReceivedSms) -> tuple[str, bytes, str]:
         """The old forward of one SMS (document 2.1.3): the query that the device appends, the body and its type."""
@@ -148,7 +152,8 @@ class Dialect:
         packed = self.charset == "base64"
         told = {
             "type": "sent-sms",
-            "port": self._port(sms.port),
+            "sim_src": self._sim_src or None,
+            "port": self._card(sms.port),
             "seq": sms.seq,
             tid: sms.tid,
             "src_type": sms.source,
@@ -217,11 +222,11 @@ class Dialect:
 
     def _received_row(self, sms: ReceivedSms) -> list[Any]:
         packed = _pack(self._content(sms) if sms.scts or sms.smsc else self._padded(sms.text))
-        return [0, self._port(sms.port), self._seconds(sms.at), sms.sender, sms.receiver, packed]
+        return [0, self._card(sms.port), self._seconds(sms.at), sms.sender, sms.receiver, packed]
 
     def _delivery_row(self, report: DeliveryReport) -> list[Any]:
         content = _words(report.code, report.stamp)
-        return [1, self._port(report.port), self._seconds(report.at), report.smsc, report.recipient, content]
+        return [1, self._card(report.port), self._seconds(report.at), report.smsc, report.recipient, content]
 
     def _sms_object(self, row: ReceivedSms | DeliveryReport) -> dict[str, Any]:
         if isinstance(row, DeliveryReport):
@@ -289,6 +294,16 @@ class Dialect:
         if self.ports == "letters" and 1 <= port.slot <= 26 and not port.pool:
             return f"{port.number}{chr(ord('A') + port.slot - 1)}"
         return str(port)
+
+    def _card(self, port: Port | None) -> str:
+        """Where a card lies, as the pushes about SMS have it."""
+        if self.sims == "pool" and port is not None and port.slot:
+            port = Port(port.number, port.slot, POOL)
+        return self._port(port)
+
+    @property
+    def _sim_src(self) -> int:
+        return int(self.sims == "pool")
 
     def _seconds(self, at: float | None) -> int | str:
         return self._number(int(at or 0))

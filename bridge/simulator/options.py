@@ -46,6 +46,10 @@ class SimulatorOptions:
     """How long a card takes from inserted (st 11) over registering (2) to registered (3)."""
     sent_sms: bool = False
     """Push ``sent-sms`` to the status URL for every send, as the device's page 'State Notification' can switch on."""
+    multiply: bool = False
+    """Every named port sends to every recipient, as later documents say; else the ports share the recipients out."""
+    day_cap: int | None = None
+    """SMS that a card may send: told as ``smsctl_day``, and beyond it the device locks the card (st 7)."""
     dialect: Dialect = field(default_factory=Dialect)
     """How the boxes write."""
     max_tasks: int = 10_000
@@ -69,6 +73,7 @@ class SimulatorOptions:
                 self.lie_rate >= 0 and self.failure_rate + self.lie_rate <= 1,
                 f"lie_rate: name a share from 0 to 1, with failure_rate's, not {self.lie_rate}",
             ),
+            (self.day_cap is None or self.day_cap >= 1, f"day_cap: name at least 1, not {self.day_cap}"),
             (self.max_tasks >= 1, f"max_tasks: name at least 1, not {self.max_tasks}"),
             *((getattr(self, name) >= 0, f"{name}: name seconds from 0 up") for name in durations),
             *((_is_address(getattr(self, name)), f"{name}: write host:port") for name in ("listen", "control")),

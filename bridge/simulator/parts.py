@@ -18,7 +18,7 @@ from bridge.simulator import orders
 from bridge.simulator.clock import Cache, Timer
 from bridge.simulator.record import Row
 
-NO_SIM, IDLE, REGISTERING, REGISTERED, DETECTED, LOCKED = 0, 1, 2, 3, 11, 12
+NO_SIM, IDLE, REGISTERING, REGISTERED, CAPPED, BANNED, DETECTED, LOCKED = 0, 1, 2, 3, 7, 8, 11, 12
 SMSC = "491710760000"
 OPERATOR = "26201 SIMULATED"
 VERSION = "532-604-924-041-100-000"
@@ -64,6 +64,11 @@ class Fate:
 SENT = Fate(0, on_air=True)
 LIE = Fate(6, on_air=True)
 GONE = Fate(5, on_air=False)
+REFUSED = Fate(7, on_air=False, operator_code=8)
+"""What the network says to a card that it has barred."""
+
+BANNED_AFTER = 3
+"""So many refusals in a row, and the device takes the card for locked by its operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ class SimPort:
     """One modem position with its cards; ``held`` is what the network keeps for a card without coverage.
 
     ``counters`` are what really happened, ``counted`` the device's own word about it since its start, by slot.
-    ``calling`` says that a USSD call is under way.
+    ``calling`` says that a USSD call is under way, ``barred`` that the network takes nothing from it any more.
     """
 
     number: int
@@ -161,6 +166,7 @@ class SimPort:
     counters: Counter[str] = field(default_factory=Counter)
     counted: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     calling: bool = False
+    barred: bool = False
 
     @property
     def card(self) -> Card:

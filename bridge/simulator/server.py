@@ -47,6 +47,7 @@ def gateway_app(box: Box, username: str, password: str) -> Starlette:
             Route("/goip_post_sms.html", face.submit, methods=["POST"]),
             Route("/goip_post_sms.html", face.send_now),
             Route("/goip_send_sms.html", face.send_now),
+            Route("/goip_send_sms.html", face.submit, methods=["POST"]),  # as one document's examples do
             Route("/goip_get_tasks.html", face.list_waiting),
             Route("/goip_get_status.html", face.status),
             Route("/goip_get_sms_stat.html", face.statistics),

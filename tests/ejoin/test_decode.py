@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.decode import BODIES, steps
 from bridge.ejoin import (
     DECODERS,
     decode_answer,
@@ -380,3 +381,8 @@ def test_a_damaged_push_is_read_or_garbled(case: Case, data: st.DataObject) -> N
     length = data.draw(st.integers(0, 20))
     damaged = case.body[:at] + data.draw(st.binary(max_size=5)) + case.body[at + length :]
     read_all(damaged, case.content_type, dict(case.query))
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_twice_the_size_takes_at_most_twice_the_steps(body: str) -> None:
+    assert steps(body, 400) <= 2.1 * steps(body, 200)

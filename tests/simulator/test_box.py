@@ -706,3 +706,30 @@ def test_the_inbox_survives_a_reboot_under_another_name(world):
     assert (after.next_sms, after.ssrc != before.ssrc) == (2, True)
     world.turn(1000)
     assert world.take("recv-sms") == []
+
+
+# --- cards that the network or the device locks out -------------------------------------------------------------------
+
+
+def test_a_card_that_has_sent_its_share_is_locked_by_the_device():
+    world = World(day_cap=2)
+    world.submit({}, {}, {}, {"from": "2"})
+    world.turn(60)
+    assert [world.port(n).st for n in (1, 2)] == [7, 3]
+    assert [row.sms_day for row in world.box.status().ports] == [(2, 2), (1, 2)]
+    assert len(world.port().waiting) == 1
+
+
+def test_a_barred_card_fails_again_and_again_and_is_locked_by_its_operator(world):
+    world.port().barred = True
+    world.submit({}, {}, {}, {})
+    world.turn(60)
+    assert (world.port().st, world.port().statistics["consecutive_failed"]) == (8, 3)
+    assert [row for row in world.record.rows() if row["kind"] == "on_air"] == []
+
+
+def test_several_ports_share_the_recipients_out_or_each_sends_to_all():
+    for multiply, count in ((False, 2), (True, 4)):
+        world = World(multiply=multiply)
+        world.submit({"from": "1,2", "to": "+491,+492"})
+        assert sum(port.load for port in world.box.ports.values()) == count

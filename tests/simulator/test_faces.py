@@ -299,6 +299,7 @@ async def test_a_deed_that_cannot_be_read_is_refused_with_the_list(simulator, cl
         "receive_sms",
         "remove_sim",
         "insert_sim",
+        "ban_sim",
         "fail_port",
         "drop_callback",
         "late_callback",

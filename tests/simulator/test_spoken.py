@@ -194,6 +194,9 @@ def as_told(fact, dialect):
     pushed_v3 = pushed_v3 and getattr(fact, "via", "push") == "push"
     if dialect.ports == "number" and not pushed_v3 and fact.port:
         fact = replace(fact, port=Port(fact.port.number))
+    in_pool = isinstance(fact, SentSms | DeliveryReport) or (isinstance(fact, ReceivedSms) and fact.via == "push")
+    if dialect.sims == "pool" and in_pool and not pushed_v3 and fact.port.slot and dialect.ports != "number":
+        fact = replace(fact, port=Port(fact.port.number, fact.port.slot, "sp128"))
     if isinstance(fact, FailedRow):
         text = "" if pushed_v3 else fact.text
         fact = replace(fact, text=text, operator_text="")
