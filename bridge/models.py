@@ -39,6 +39,9 @@ CHILD_ID_PATTERN = re.compile(r"[A-Za-z0-9._:/-]{1,160}")
 MAX_BODY_BYTES = 64 * 1024
 to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 """Compact JSON; one encoder for all, since json.dumps would build one for each call."""
+BY_DEVICE = "device"
+"""Instead of ports: the device chooses, and no SIM's limit holds for what it chooses (document 1.3.1.3, note 1)."""
+
 MAX_RECIPIENTS = 1_000
 MAX_METADATA = 16
 MAX_RAW_BYTES = 16 * 1024
@@ -83,7 +86,9 @@ class SendRequest(BaseModel):
     id: str | None = Field(None, description="Idempotency key, with the AMQP app_id; or the AMQP message_id.")
     to: str | list[str] = Field(description="One number, or up to 1,000 different ones: E.164, +<country><number>.")
     text: str = Field(min_length=1, description="Any Unicode; encoding and segments are the bridge's business.")
-    ports: int | float | str | None = Field(None, description="Only on gateway.<gateway>: 3, 3.01 or '1-4,7'.")
+    ports: int | float | str | None = Field(
+        None, description="Only on gateway.<gateway>: 3, 3.01 or '1-4,7'; 'device' leaves the choice to the device."
+    )
     spread: Literal["any", "each"] = Field("any", description="'each': one SMS from every named port.")
     sim: str | None = Field(None, min_length=1, description="The SIM that must send: its ICCID or own number.")
     expires_at: AwareDatetime | None = Field(None, description="Never sent after this moment.")

@@ -90,7 +90,8 @@ def legacy_params(task: SmsTask, *, dial: Dial) -> dict[str, str | int]:
     Raises ValueError for a task that no device could read.
     """
     told = _task(task, dial, "utf8")
-    return {"port": told["from"], "recipients": told["to"], "sms": told["sms"], "charset": "UTF-8"}
+    place = {} if task.port is None else {"port": str(task.port)}
+    return {**place, "recipients": told["to"], "sms": told["sms"], "charset": "UTF-8"}
 
 
 def dialled(number: str, *, dial: Dial) -> str:
@@ -191,9 +192,10 @@ def _task(task: SmsTask, dial: Dial, charset: Charset) -> dict[str, Any]:
         raise ValueError(f"task id {task.tid} is not between 1 and {MAX_TID}")
     if not task.text:
         raise ValueError("a task needs a text")
-    told: dict[str, Any] = {
-        "tid": task.tid,
-        "from": str(task.port),
+    told: dict[str, Any] = {"tid": task.tid}
+    if task.port is not None:
+        told["from"] = str(task.port)
+    told |= {
         "to": dialled(task.to, dial=dial),
         "sms": task.text,
         "chs": "utf8",

@@ -19,10 +19,13 @@ Quota: TypeAlias = tuple[int, int | None]
 
 @dataclass(frozen=True, slots=True)
 class SmsTask:
-    """One send order: one recipient on one port (document 1.3.1.3; never several of either, see notes 2 and 3)."""
+    """One send order: one recipient on one port (document 1.3.1.3; never several of either, see notes 2 and 3).
+
+    Without a port the device chooses one (note 1).
+    """
 
     tid: int
-    port: Port
+    port: Port | None
     to: str
     text: str
     coding: Literal[0, 1, 2] = 0

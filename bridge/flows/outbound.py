@@ -33,6 +33,7 @@ from bridge.flows.changes import Changes
 from bridge.flows.trial import Trial
 from bridge.metrics import Metrics
 from bridge.models import (
+    BY_DEVICE,
     H_ATTEMPT,
     H_CORRECTS,
     H_DEAD_AT,
@@ -485,6 +486,9 @@ class Outbound:
 
         def begin(tx: Transaction) -> list[Sms | None]:
             begun = tx.begin(batch.gateway, rows, now)
+            if any(a.waiting.request.body.ports == BY_DEVICE for a in batch.assignments):
+                for port in self._fleet.gateways[batch.gateway].ports:  # whose counters will count it, nobody knows
+                    tx.note_foreign(batch.gateway, port, now)
             tx.spend(levels)
             return begun
 
@@ -557,7 +561,7 @@ class Outbound:
         assert sms.port is not None
         return SmsTask(
             tid=sms.tid,
-            port=Port(sms.port, sms.slot or 0),
+            port=None if body.ports == BY_DEVICE else Port(sms.port, sms.slot or 0),
             to=sms.recipient,
             text=body.text,
             coding=1 if sms.encoding == "ucs2" else 2,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from bridge.ejoin import ports as port_notation
 from bridge.errors import RequestInvalid
 from bridge.models import (
+    BY_DEVICE,
     CHILD_ID_PATTERN,
     H_ATTEMPT,
     H_CORRECTS,
@@ -87,7 +88,9 @@ def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expans
     if gateway is None and (body.ports is not None or body.spread == "each"):
         field = "ports" if body.ports is not None else "spread"
         raise _invalid(field, f"{field} goes with the routing key gateway.<gateway> only")
-    if body.ports is not None:
+    if body.ports == BY_DEVICE and body.sim is not None:
+        raise _invalid("sim", "sim: the device chooses the SIM; leave out sim, or ports")
+    if body.ports is not None and body.ports != BY_DEVICE:
         _check_ports(body.ports, rules)
     recipients = body.to if isinstance(body.to, list) else [body.to]
     numbers = [normalise(one, allow_short_codes=rules.allow_short_codes) for one in recipients]
@@ -199,7 +202,7 @@ def _places(body: SendRequest, child_id: str) -> Iterator[tuple[str, float | str
 
 
 def _check_spread(body: SendRequest, recipients: int) -> None:
-    if body.ports is None:
+    if body.ports is None or body.ports == BY_DEVICE:
         raise _invalid("ports", "spread 'each' needs ports: one SMS leaves from every named one")
     count = recipients * len(named_ports(body.ports))
     if count > MAX_RECIPIENTS:

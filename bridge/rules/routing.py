@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bridge.ejoin.ports import Port, parse_range
 from bridge.errors import RequestInvalid
-from bridge.models import Request
+from bridge.models import BY_DEVICE, Request
 from bridge.rules.health import Fleet, PortBelief
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -65,7 +65,7 @@ class Routing:
         if lane is None:
             raise RequestInvalid("unroutable", f"no route or gateway is configured for {request.routing_key!r}")
         told = request.body.ports
-        if told is None:
+        if told is None or told == BY_DEVICE:
             return Wish(request.routing_key, sim=request.body.sim)
         try:
             ports = parse_range(told if isinstance(told, int) else str(told))

@@ -55,6 +55,12 @@ def test_an_empty_submit_is_our_own_mistake() -> None:
         submit_body([], ENVELOPE, dial="plus")
 
 
+def test_a_task_without_a_port_leaves_it_to_the_device() -> None:
+    (task,) = submit_body([replace(TASK, port=None)], ENVELOPE, dial="plus")["tasks"]
+    assert "from" not in task
+    assert "port" not in legacy_params(replace(TASK, port=None), dial="plus")
+
+
 def test_a_device_that_is_told_nowhere_is_asked_for_no_reports() -> None:
     body = submit_body([TASK], replace(ENVELOPE, callback_url=None), dial="plus")
     assert body.keys() == {"type", "task_num", "tasks"}

@@ -492,3 +492,12 @@ async def test_the_same_request_delivered_again_while_it_waits_acks_the_older(wo
     await world.settle()
     assert (older.times, newer.acks) == (1, 1)
     assert len(world.device.posts) == 1
+
+
+async def test_a_request_may_leave_the_port_to_the_device_and_its_counters_then_prove_nothing(world: World) -> None:
+    await world.inquiry.begin()
+    await world.accept({"ports": "device"}, key="gateway.gw1")
+    (task,) = world.device.posts[-1]
+    assert task.port is None
+    accounts = await world.ledger.write(lambda tx: tx.accounts("gw1"))
+    assert {port: account.foreign_at for port, account in accounts.items()} == dict.fromkeys(PORTS, world.wall)

@@ -162,6 +162,16 @@ def test_a_list_becomes_one_request_per_recipient() -> None:
     assert (child.key.id, child.to, child.parent, child.body.metadata) == ("a/1", "+4915112345679", "a", {"k": "v"})
 
 
+def test_a_port_may_be_left_to_the_device() -> None:
+    assert read({"ports": "device"}, "gateway.gw1").body.ports == "device"
+    for wrong, field in (({"sim": "8949"}, "sim"), ({"spread": "each"}, "ports")):
+        with pytest.raises(RequestInvalid) as caught:
+            read({"ports": "device"} | wrong, "gateway.gw1")
+        assert (caught.value.reason, caught.value.field) == ("invalid", field)
+    with pytest.raises(RequestInvalid, match="only"):
+        read({"ports": "device"}, "send.otp")
+
+
 def test_each_port_sends_one() -> None:
     taken = expand({"ports": "1-2,3.02", "spread": "each"})
     assert [child.message_id for child in taken.children] == ["a/0/1", "a/0/2", "a/0/3.02"]

@@ -22,6 +22,10 @@ def routing(fleet):
 CANDIDATES = {
     "a route has its ports in its order, each once": ({}, ["gw2/1", "gw1/2"]),
     "a gateway has all of its ports": ({"lane": "gateway.gw1"}, ["gw1/1", "gw1/2", "gw1/3"]),
+    "all of them where the device chooses": (
+        {"lane": "gateway.gw1", "ports": "device"},
+        ["gw1/1", "gw1/2", "gw1/3"],
+    ),
     "a range of a gateway's ports": ({"lane": "gateway.gw1", "ports": "2-3"}, ["gw1/2", "gw1/3"]),
     "one port as a number": ({"lane": "gateway.gw1", "ports": 3}, ["gw1/3"]),
     "a slot that is the active one": ({"lane": "gateway.gw1", "ports": "3.01"}, ["gw1/3"]),

@@ -155,6 +155,15 @@ async def test_whatever_the_box_speaks_it_is_sent_and_told(
         assert seen.of("+4917")[0]["data"]["text"] == "na\n\nja"
 
 
+async def test_a_port_may_be_left_to_the_device(amqp_url: str) -> None:
+    async with stage(gateways=1, ports=2, radio_s=0.01, config=unhurried, amqp_url=amqp_url) as play:
+        await play.start_bridge()
+        seen = Seen()
+        await play.watch(seen.note, "sms.#")
+        await play.publish("gateway.gw1", {**GOOD, "id": "a", "ports": "device"})
+        await seen.until(lambda: "sms.sent" in seen.kinds("a"))
+
+
 async def test_a_box_that_cannot_reach_us_is_asked_for_everything(amqp_url: str) -> None:
     def config(settings: dict[str, Any]) -> None:
         unhurried(settings)
