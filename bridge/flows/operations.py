@@ -7,6 +7,7 @@ then. Nothing is asked twice by itself: a lost answer is said to be one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
@@ -144,9 +145,10 @@ class Operations:
         match command:
             case models.Lock() | models.Unlock() | models.Switch() | models.Reset():
                 _taken(await device.command(command.command, command.ports))
-                if command.command in AT_ONCE:
+                ours = self._configured(gateway, command.ports)
+                if command.command in AT_ONCE or not ours:
                     return Done(f"{gateway} took {command.command} for {command.ports}")
-                await self._until_registered(gateway, command.ports)
+                await self._until_registered(gateway, ours)
                 return Done(f"{command.ports} of {gateway} registered again")
             case models.Save() | models.Reboot():
                 _taken(await device.command(command.command))
@@ -231,12 +233,17 @@ class Operations:
         """Where incoming SMS and states go to, and the proof that they arrive."""
         ours = self._callback_url(gateway)
         warnings = []
-        if theirs := str((await device.get([SMS_URL])).told.get(SMS_URL.lower()) or ""):
+        theirs = ""
+        with contextlib.suppress(GatewayGarbled):  # a box without settings is set up on its page
+            theirs = str((await device.get([SMS_URL])).told.get(SMS_URL.lower()) or "")
+        if theirs and theirs != ours:
             host = urlsplit(theirs).netloc.rpartition("@")[2]
-            if theirs != ours:
-                warnings.append(f"its SMS went to another master at {host}: that one gets none any more")
+            warnings.append(f"its SMS went to another master at {host}: that one gets none any more")
         self._pushes[gateway].clear()
-        if (await device.set({SMS_URL: ours})).code not in codes.SUCCESS:
+        code = None
+        with contextlib.suppress(GatewayGarbled):
+            code = (await device.set({SMS_URL: ours})).code
+        if code not in codes.SUCCESS:
             warnings.append(f"it does not let {SMS_URL} be set: set it on its page")
         await self._look(gateway)  # subscribes to its states
         try:
@@ -254,11 +261,15 @@ class Operations:
         said = {name: value for name, value in told.items() if name not in {"code", "reason", "type"}}
         return {name: str(value).replace(ours, masked) for name, value in said.items()}
 
-    async def _until_registered(self, gateway: str, notation: str) -> None:
+    def _configured(self, gateway: str, notation: str) -> list[Port]:
+        """Those of the named ports that we have; of others nothing is known."""
+        ours = self._fleet.gateways[gateway].ports
+        named = [Port(number) for number in ours] if notation == "all" else ports.parse_range(notation)
+        return [port for port in named if port.number in ours]
+
+    async def _until_registered(self, gateway: str, asked: Sequence[Port]) -> None:
         """Wait until each of these ports has its card registered, the one in the named slot where one is named."""
         belief = self._fleet.gateways[gateway]
-        named = [Port(number) for number in belief.ports] if notation == "all" else ports.parse_range(notation)
-        asked = [port for port in named if port.number in belief.ports]  # of others nothing is known
         waited_s = 0.0
         while waited_s < REGISTERED_WITHIN_S:
             await self._sleep(LOOK_EVERY_S)

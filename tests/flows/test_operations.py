@@ -225,6 +225,26 @@ async def test_a_set_up_without_a_push_says_where_to_look(desk: Desk, monkeypatc
     assert reason == "no_push" and "can it reach web.public_url" in detail
 
 
+async def test_a_box_without_settings_is_set_up_by_its_page_and_the_push_proves_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise GatewayGarbled("gw1: HTTP 404, neither JSON nor a text forward")
+
+    monkeypatch.setattr(Gateway, "get", refuse)
+    monkeypatch.setattr(Gateway, "set", refuse)
+    asking = asyncio.create_task(desk.ask("setup"))
+    while not asking.done():
+        desk.operations.note_push("gw1")
+        await asyncio.sleep(0.01)
+    assert asking.result().detail == "gw1 calls back; it does not let Sms_url be set: set it on its page"
+
+
+async def test_a_port_that_the_bridge_does_not_have_is_not_waited_for() -> None:
+    async for desk in desk_of(ports=3):
+        assert (await desk.ask("reset", ports="3")).detail == "gw1 took reset for 3"
+
+
 async def test_only_what_the_settings_allow_and_only_known_gateways() -> None:
     async for desk in desk_of(allowed=["lock"]):
         assert (await desk.refused("unlock", ports="1"))[0] == "not_allowed"
