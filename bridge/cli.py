@@ -19,46 +19,50 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import aio_pika.exceptions
 import typer
-import uvloop
 import yaml
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
-from bridge import logs, settings
-from bridge.amqp import letters as letters_room
+from bridge import logs, operating, settings
 from bridge.amqp import topology as topology_room
 from bridge.amqp.letters import Letter, LetterBox
 from bridge.amqp.topology import Topology
-from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, RequestInvalid, SettingsInvalid
-from bridge.models import read_command, stamp
-from bridge.settings import AmqpSettings, Settings
+from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, SettingsInvalid
+from bridge.models import stamp
+from bridge.settings import AmqpSettings
+from bridge.terminal import (
+    EXIT_FAILED,
+    EXIT_WRONG,
+    ConfigOption,
+    JsonOption,
+    PrefixOption,
+    Result,
+    UrlOption,
+    at_box,
+    broker_of,
+    explained,
+    load_settings,
+    new_console,
+    new_table,
+    print_json,
+    printable,
+    run_here,
+)
 
 APP_ID = "ejoin-bridge"
 """The AMQP ``app_id`` of what ``send`` publishes: a key is unique per app_id (design 1.2)."""
 
-COLUMNS = {
-    "sims": ("port", "state", "iccid", "number", "operator", "balance", "signal"),
-    "rows": ("port", "at", "sender", "receiver", "text", "recipient", "code"),
-}
-"""What people look for in the longest tables; programs get all of it."""
-
 CONNECT_TIMEOUT_S = 10.0
-SLOWEST_COMMAND_S = 210.0
-"""A card may need three minutes to register, and the gateway as long as a POST may take to answer."""
-
-EXIT_FAILED, EXIT_WRONG, EXIT_INTERRUPTED = 1, 2, 130
 FINAL = {"sms.sent.v1", "sms.failed.v1", "sms.expired.v1", "sms.rejected.v1", "sms.unknown.v1"}
 COLOURS = {"sent": "green", "delivered": "green", "received": "cyan", "submitted": "blue", "up": "green"}
-Result = TypeVar("Result")
 BAD = {"failed", "expired", "rejected", "unknown", "undelivered", "down", "unrecognised", "report_unmatched"}
 
 app = typer.Typer(
@@ -75,35 +79,14 @@ app.add_typer(ledger, name="ledger")
 dead = typer.Typer(help="Look after the dead letters: what could not be read or placed. They are kept for 14 days.")
 app.add_typer(dead, name="dead")
 
-ports = typer.Typer(help="Command ports of a gateway: 3, 1A,2.02, 1-4, 1.01-64.01, all.")
-app.add_typer(ports, name="ports")
+for name, group in {"ports": operating.ports, "gateways": operating.gateways, "tasks": operating.tasks}.items():
+    app.add_typer(group, name=name)
+for command in (operating.sims, operating.inbox, operating.ussd):
+    app.command()(command)
 
-gateways = typer.Typer(help="Command gateways, and ask them what they have counted.")
-app.add_typer(gateways, name="gateways")
 
-tasks = typer.Typer(help="Look after what waits in a gateway, by task ids.")
-app.add_typer(tasks, name="tasks")
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Configuration file. Default: $EJOIN_CONFIG, else ./config.yaml."),
-]
-UrlOption = Annotated[
-    str | None, typer.Option("--amqp-url", help="The broker, where there is no configuration file at hand.")
-]
-PrefixOption = Annotated[
-    str | None, typer.Option("--prefix", help="With --amqp-url: first word of exchanges and queues. Default: sms.")
-]
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `dead list` shows them.")]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="All letters with this reason.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
-GatewayArgument = Annotated[str, typer.Argument(metavar="GATEWAY", help="Its name in the configuration.")]
-PortsArgument = Annotated[str, typer.Argument(metavar="PORTS", help="3, 1A,2.02, 1-4, 1.01-64.01, or all.")]
-TidsArgument = Annotated[list[int], typer.Argument(metavar="TID...", help="Task ids, as events name them.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="It cannot be taken back: say so.")]
-PortsOption = Annotated[str, typer.Option("--ports", help="Some ports.")]
-SlotsOption = Annotated[str | None, typer.Option(help='Some slots, or "all"; else the cards in use.')]
-SpanOption = Annotated[str, typer.Option(help="hour, two_hours, day, or all since its start.")]
 
 
 def main() -> None:
@@ -127,27 +110,27 @@ def _give_up(sentences: str, code: int) -> NoReturn:
 @app.command()
 def run(config: ConfigOption = None) -> None:
     """Run the bridge until SIGTERM or Ctrl-C."""
-    checked = _load(config)
+    checked = load_settings(config)
     from bridge import app as daemon  # noqa: PLC0415 - it knows everyone; the other commands start without it
 
-    raise typer.Exit(_run(daemon.run(checked)))
+    raise typer.Exit(run_here(daemon.run(checked)))
 
 
 @app.command()
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check the configuration; print it as it is in force, secrets masked, and what follows from it."""
     try:
-        checked = _load(config)
+        checked = load_settings(config)
     except SettingsInvalid as error:
         if as_json:
-            _print_json({"mistakes": str(error).splitlines()})
+            print_json({"mistakes": str(error).splitlines()})
             raise typer.Exit(EXIT_WRONG) from error
         raise
     effective, derived = settings.effective(checked), settings.derived(checked)
     if as_json:
-        _print_json({"effective": effective, "derived": derived})
+        print_json({"effective": effective, "derived": derived})
         return
-    console = _console()
+    console = new_console()
     console.print(Text(yaml.safe_dump(effective, sort_keys=False, allow_unicode=True)), soft_wrap=True)
     _print_derived(console, derived)
 
@@ -159,20 +142,20 @@ def topology(
     declare: Annotated[bool, typer.Option("--declare", help="Declare it at the broker.")] = False,
 ) -> None:
     """Print the exchanges, queues and bindings, and the permissions each kind of user needs."""
-    checked = _load(config)
+    checked = load_settings(config)
     wanted = Topology(
         prefix=checked.amqp.prefix,
         routes=tuple(route.name for route in checked.routes),
         gateways=tuple(gateway.name for gateway in checked.gateways),
     )
     if declare:
-        _run(_declare(checked.amqp, wanted))
+        run_here(_declare(checked.amqp, wanted))
     if as_json:
-        _print_json(topology_room.definitions(wanted))
+        print_json(topology_room.definitions(wanted))
         return
-    _print_topology(_console(), wanted)
+    _print_topology(new_console(), wanted)
     if declare:
-        _console().print("Declared.")
+        new_console().print("Declared.")
 
 
 @ledger.command("check")
@@ -180,11 +163,11 @@ def check_ledger(config: ConfigOption = None, as_json: JsonOption = False) -> No
     """Verify the ledger's file and what its rows promise; exit code 1 where something is broken. Reads only."""
     from bridge.store import upkeep  # noqa: PLC0415 - the other commands start without it
 
-    report = dataclasses.asdict(upkeep.check(_load(config).store.path, time.time()))
+    report = dataclasses.asdict(upkeep.check(load_settings(config).store.path, time.time()))
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
-        _print_report(_console(), report)
+        _print_report(new_console(), report)
     raise typer.Exit(EXIT_FAILED if report["violations"] else 0)
 
 
@@ -197,8 +180,8 @@ def back_up_ledger(
     """Copy the ledger as it is now into a new file, while the bridge runs. To restore: put it at store.path."""
     from bridge.store import upkeep  # noqa: PLC0415 - the other commands start without it
 
-    size = upkeep.copy_ledger(_load(config).store.path, target, force=force)
-    _console().print(Text(f"{target}: {size:,} bytes, complete and readable."))
+    size = upkeep.copy_ledger(load_settings(config).store.path, target, force=force)
+    new_console().print(Text(f"{target}: {size:,} bytes, complete and readable."))
 
 
 @app.command()
@@ -263,9 +246,9 @@ def simulate(
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        await serve(options, _print_json, stopping)
+        await serve(options, print_json, stopping)
 
-    _run(until_told())
+    run_here(until_told())
 
 
 # --- what goes through the broker ------------------------------------------------------------------------------------
@@ -296,7 +279,9 @@ def send(
         app_id=APP_ID,
         timestamp=time.time(),
     )
-    raise typer.Exit(_run(_send(_broker(config, amqp_url, prefix), key, message, wait=wait, show=_shower(as_json))))
+    raise typer.Exit(
+        run_here(_send(broker_of(config, amqp_url, prefix), key, message, wait=wait, show=_shower(as_json)))
+    )
 
 
 @app.command()
@@ -308,7 +293,7 @@ def events(
     as_json: JsonOption = False,
 ) -> None:
     """Print events as they come, until Ctrl-C; what came before is not told."""
-    _run(_watch(_broker(config, amqp_url, prefix), pattern, _shower(as_json)), interrupted=0)
+    run_here(_watch(broker_of(config, amqp_url, prefix), pattern, _shower(as_json)), interrupted=0)
 
 
 @dead.command("list")
@@ -320,11 +305,11 @@ def list_letters(
     async def read(box: LetterBox) -> list[Letter]:
         return await _read(box, with_body=lambda _: False)
 
-    found = _run(_at_box(_broker(config, amqp_url, prefix), read))
+    found = run_here(at_box(broker_of(config, amqp_url, prefix), read))
     if as_json:
-        _print_json({"letters": [_as_row(letter) for letter in found]})
+        print_json({"letters": [_as_row(letter) for letter in found]})
     else:
-        _print_letters(_console(), found)
+        _print_letters(new_console(), found)
 
 
 @dead.command("show")
@@ -340,15 +325,15 @@ def show_letter(
     async def read(box: LetterBox) -> list[Letter]:
         return await _chosen(box, [letter_id], reason=None)
 
-    (letter,) = _run(_at_box(_broker(config, amqp_url, prefix), read))
+    (letter,) = run_here(at_box(broker_of(config, amqp_url, prefix), read))
     told = _as_row(letter) | {"headers": _plain(letter.headers), "body": _body(letter.body)}
     if as_json:
-        _print_json(told)
+        print_json(told)
         return
-    table = _table("member", "value")
+    table = new_table("member", "value")
     for name, value in told.items():
-        table.add_row(name, Text(_printable("" if value is None else str(value))))
-    _console().print(table)
+        table.add_row(name, Text(printable("" if value is None else str(value))))
+    new_console().print(table)
 
 
 @dead.command("drop")
@@ -376,13 +361,13 @@ def drop_letters(
             await box.drop(letter)
         return len(letters)
 
-    amqp = _broker(config, amqp_url, prefix)
+    amqp = broker_of(config, amqp_url, prefix)
     if not yes:  # no letter is in hand while somebody thinks, and only what was counted goes
-        ids = _run(_at_box(amqp, count))
+        ids = run_here(at_box(amqp, count))
         if not ids or not typer.confirm(f"Delete {len(ids)} letters for good?"):
-            _console().print("Nothing was deleted.")
+            new_console().print("Nothing was deleted.")
             return
-    _console().print(f"{_run(_at_box(amqp, drop))} letters were deleted.")
+    new_console().print(f"{run_here(at_box(amqp, drop))} letters were deleted.")
 
 
 @dead.command("replay")
@@ -397,7 +382,7 @@ def replay_letters(
     """Have the bridge take dead letters up again, under their own ids; exit code 1 where it refused one."""
     if bool(ids) == bool(reason):
         raise SettingsInvalid("name the letters by their ids, or by --reason")
-    console = _console()
+    console = new_console()
 
     async def replay(box: LetterBox) -> bool:
         refused = False
@@ -408,12 +393,12 @@ def replay_letters(
             told = await _replay(box, letter)
             refused = refused or told["outcome"] != "done"
             if as_json:
-                _print_json(told)
+                print_json(told)
             else:
-                console.print(Text(_printable(f"{letter.letter_id}: {told['outcome']}: {told['detail']}")))
+                console.print(Text(printable(f"{letter.letter_id}: {told['outcome']}: {told['detail']}")))
         return refused
 
-    raise typer.Exit(EXIT_FAILED if _run(_at_box(_broker(config, amqp_url, prefix), replay)) else 0)
+    raise typer.Exit(EXIT_FAILED if run_here(at_box(broker_of(config, amqp_url, prefix), replay)) else 0)
 
 
 async def _replay(box: LetterBox, letter: Letter) -> dict[str, Any]:
@@ -429,304 +414,6 @@ async def _replay(box: LetterBox, letter: Letter) -> dict[str, Any]:
         return {"id": letter.letter_id, "outcome": "done", "detail": event["data"]["detail"]}
     told = event["data"]
     return {"id": letter.letter_id, "outcome": "refused", "reason": told["reason"], "detail": told["detail"]}
-
-
-# --- what a gateway carries out --------------------------------------------------------------------------------------
-
-
-def _port_command(name: str, sentence: str) -> None:
-    """One of the commands that are about ports and nothing else."""
-
-    @ports.command(name, help=sentence)
-    def command(
-        gateway: GatewayArgument,
-        notation: PortsArgument,
-        config: ConfigOption = None,
-        amqp_url: UrlOption = None,
-        prefix: PrefixOption = None,
-        as_json: JsonOption = False,
-    ) -> None:
-        _operate(_broker(config, amqp_url, prefix), gateway, {"command": name, "ports": notation}, as_json)
-
-
-for _name, _sentence in {
-    "lock": "Take ports out of service.",
-    "unlock": "Put locked ports back into service.",
-    "switch": "Change to another card, named by its slot: 1.02; done when it is registered.",
-    "reset": "Start radio modules anew; done when their cards are registered again.",
-}.items():
-    _port_command(_name, _sentence)
-
-
-@app.command()
-def sims(
-    gateway: GatewayArgument,
-    notation: Annotated[str | None, typer.Option("--ports", help="Some ports.")] = None,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show every card of a gateway, also those that are not in use."""
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "sims", "ports": notation}, as_json)
-
-
-@app.command()
-def inbox(
-    gateway: GatewayArgument,
-    start: Annotated[int, typer.Option(help="The first id.")] = 1,
-    count: Annotated[int, typer.Option(help="Rows, 50 at most.")] = 50,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete these rows; they are shown once more.")] = False,
-    yes: YesOption = False,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what lies in a gateway's inbox: numbers and texts."""
-    asked = {"command": "delete_inbox" if delete else "inbox", "start": start, "count": count}
-    _operate(_broker(config, amqp_url, prefix), gateway, asked | ({"confirm": yes} if delete else {}), as_json)
-
-
-@app.command()
-def ussd(
-    gateway: GatewayArgument,
-    port: Annotated[str, typer.Argument(metavar="PORT", help="3, 1A or 1.01.")],
-    code: Annotated[str, typer.Argument(metavar="CODE", help="*100#, or a choice from the last menu: 1.")],
-    timeout_s: Annotated[int, typer.Option(help="How long the network may take.")] = 120,
-    retries: Annotated[int, typer.Option(help="A top-up could be paid twice.")] = 0,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Call a USSD code from a port and show the network's answer."""
-    asked = {"command": "ussd", "port": port, "code": code, "timeout_s": timeout_s, "retries": retries}
-    _operate(_broker(config, amqp_url, prefix), gateway, asked, as_json)
-
-
-@tasks.command("list")
-def list_tasks(
-    gateway: GatewayArgument,
-    port: Annotated[int, typer.Argument(metavar="PORT")],
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what waits in the gateway for a port."""
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "tasks", "port": port}, as_json)
-
-
-@tasks.command("pause")
-def pause_tasks(
-    gateway: GatewayArgument,
-    tids: TidsArgument,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let tasks wait that the gateway has not begun."""
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "pause_tasks", "tids": tids}, as_json)
-
-
-@tasks.command("resume")
-def resume_tasks(
-    gateway: GatewayArgument,
-    tids: TidsArgument,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let paused tasks go on."""
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "resume_tasks", "tids": tids}, as_json)
-
-
-@tasks.command("remove")
-def remove_tasks(
-    gateway: GatewayArgument,
-    tids: TidsArgument,
-    yes: YesOption = False,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Take tasks out of the gateway that it has not begun; their SMS are in doubt then."""
-    asked = {"command": "remove_tasks", "tids": tids, "confirm": yes}
-    _operate(_broker(config, amqp_url, prefix), gateway, asked, as_json)
-
-
-@gateways.command("save")
-def save_settings(
-    gateway: GatewayArgument,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Keep the device's settings beyond its next start."""
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "save"}, as_json)
-
-
-@gateways.command("reboot")
-def reboot(
-    gateway: GatewayArgument,
-    yes: YesOption = False,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Start the device anew: it forgets its tasks, and what it had in hand is in doubt."""
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "reboot", "confirm": yes}, as_json)
-
-
-@gateways.command("probe")
-def probe(
-    gateway: GatewayArgument,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show how a gateway is reached, what it is, and which questions it answers."""
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "probe"}, as_json)
-
-
-@gateways.command("setup")
-def set_up(
-    gateway: GatewayArgument,
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Tell a gateway where to call back, wait for a push as the proof, and show what its page must have."""
-    if not as_json:
-        _console().print(Text(f"URL: {_told_url(config, gateway, amqp_url)}"))
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "setup"}, as_json)
-
-
-def _told_url(config: Path | None, gateway: str, amqp_url: str | None) -> str:
-    """What the device is told; the secret in it goes over no broker, so only who has the configuration sees it."""
-    if amqp_url is not None:
-        return f"<public_url>/callback/{gateway}/<token>"
-    try:
-        return _load(config).callback_url(gateway)
-    except KeyError:
-        raise SettingsInvalid(f"no gateway {gateway!r} is configured") from None
-
-
-@gateways.command("get")
-def get_settings(
-    gateway: GatewayArgument,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="sw_ver, sms_url, sim_number(0).")],
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show settings of the device."""
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "get", "names": names}, as_json)
-
-
-@gateways.command("set")
-def set_settings(
-    gateway: GatewayArgument,
-    values: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...")],
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Change settings of the device until its next start; `gateways save` keeps them."""
-    pairs = dict(one.partition("=")[::2] for one in values)
-    _operate(_broker(config, amqp_url, prefix), gateway, {"command": "set", "values": pairs}, as_json)
-
-
-@gateways.command("statistics")
-def statistics(
-    gateway: GatewayArgument,
-    calls: Annotated[bool, typer.Option("--calls", help="Of calls instead of SMS.")] = False,
-    notation: PortsOption = "all",
-    slots: SlotsOption = None,
-    span: SpanOption = "all",
-    config: ConfigOption = None,
-    amqp_url: UrlOption = None,
-    prefix: PrefixOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what the device has counted, card by card."""
-    name = "call_statistics" if calls else "sms_statistics"
-    asked = {"command": name, "ports": notation, "slots": slots, "span": span}
-    _operate(_broker(config, amqp_url, prefix), gateway, asked, as_json)
-
-
-def _operate(amqp: AmqpSettings, gateway: str, asked: Mapping[str, Any], as_json: bool) -> None:
-    """Have a gateway do it, say what became of it; exit code 1 where it was not done."""
-    told = {name: value for name, value in asked.items() if value is not None}
-    try:
-        command = read_command(json.dumps(told).encode())
-    except RequestInvalid as error:
-        raise SettingsInvalid(str(error)) from error
-    if told.get("confirm") is False:
-        raise SettingsInvalid(f"{command.command} cannot be taken back (add --yes where you are sure)")
-    console, aside = _console(), Console(stderr=True)
-
-    def accepted(event: Mapping[str, Any]) -> None:
-        if aside.is_terminal and not as_json:
-            aside.print(Text(_printable(event["data"]["detail"])), style="dim")
-
-    async def ask(box: LetterBox) -> dict[str, Any]:
-        return await box.ask(command, gateway, done_within_s=_patience_s(told), on_accepted=accepted)
-
-    event = _run(_at_box(amqp, ask))
-    data, done = event["data"], event["type"] == "command.done.v1"
-    if as_json:
-        _print_json({"outcome": "done" if done else "failed", **data})
-    else:
-        for name, rows in (data.get("result") or {}).items():
-            if rows and isinstance(rows, list) and isinstance(rows[0], str):
-                for line in (f"{name}:", *(f"- {row}" for row in rows)):
-                    console.print(Text(_printable(line)))
-            elif isinstance(rows, list):
-                _print_rows(console, rows, COLUMNS.get(name))
-            elif isinstance(rows, dict):
-                _print_rows(console, [{"name": name, "value": value} for name, value in rows.items()])
-        style = "" if done else "red"
-        console.print(Text(_printable(data["detail"] if done else f"{data['reason']}: {data['detail']}"), style=style))
-    raise typer.Exit(0 if done else EXIT_FAILED)
-
-
-def _patience_s(asked: Mapping[str, Any]) -> float:
-    """How long it may take once it is accepted: what the network needs, and a margin."""
-    return float(asked.get("timeout_s", 0)) * (1 + int(asked.get("retries", 0))) + SLOWEST_COMMAND_S
-
-
-def _print_rows(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Rows that may lack members, under the names of all, or of those that people look for."""
-    names = columns or list(dict.fromkeys(name for row in rows for name in row))
-    if rows:
-        table = _table(*names)
-        for row in rows:
-            table.add_row(*(Text(_printable(_cell(name, row.get(name)))) for name in names))
-        console.print(table)
-
-
-def _cell(name: str, value: Any) -> str:
-    if name == "at" and value is not None:
-        return f"{datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M:%S}"
-    if isinstance(value, list) and len(value) == 2:  # a device's n/m
-        return f"{value[0]}/{'unlimited' if value[1] is None else value[1]}"
-    return "" if value is None else str(value)
-
-
-async def _at_box(amqp: AmqpSettings, work: Callable[[LetterBox], Coroutine[Any, Any, Result]]) -> Result:
-    async with _explained(amqp), letters_room.opened(amqp) as box:
-        return await work(box)
 
 
 async def _chosen(box: LetterBox, ids: Sequence[str] | None, *, reason: str | None) -> list[Letter]:
@@ -816,7 +503,7 @@ async def _declare(amqp: AmqpSettings, wanted: Topology) -> None:
 async def _connected(amqp: AmqpSettings) -> AsyncIterator[AbstractConnection]:
     """A connection to the first broker that answers. Raises BrokerUnavailable with a sentence."""
     *others, last = amqp.urls
-    async with _explained(amqp):
+    async with explained(amqp):
         for url in others:
             with contextlib.suppress(OSError, aio_pika.exceptions.AMQPError):
                 connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_S)
@@ -825,22 +512,6 @@ async def _connected(amqp: AmqpSettings) -> AsyncIterator[AbstractConnection]:
             connection = await aio_pika.connect(last, timeout=CONNECT_TIMEOUT_S)
         async with connection:
             yield connection
-
-
-@contextlib.asynccontextmanager
-async def _explained(amqp: AmqpSettings) -> AsyncIterator[None]:
-    """What goes wrong at the broker, as a sentence."""
-    where = ", ".join(settings.masked(url) for url in amqp.urls)
-    try:
-        yield
-    except aio_pika.exceptions.ChannelNotFoundEntity as error:
-        cure = "start the bridge once, or run: ejoin-bridge topology --declare"
-        raise BrokerUnavailable(f"{where} does not know it yet: {error} ({cure})") from error
-    except (aio_pika.exceptions.AuthenticationError, aio_pika.exceptions.ProbableAuthenticationError) as error:
-        raise BrokerUnavailable(f"{where} refuses user or password (see amqp.url)") from error
-    except (OSError, aio_pika.exceptions.AMQPError) as error:
-        reason = str(error) or "no answer in time"
-        raise BrokerUnavailable(f"{where}: {reason} (is the broker running, and is amqp.url right?)") from error
 
 
 async def _or_closed(connection: AbstractConnection, work: Coroutine[Any, Any, Result]) -> Result:
@@ -860,38 +531,9 @@ async def _or_closed(connection: AbstractConnection, work: Coroutine[Any, Any, R
 # --- reading and showing ---------------------------------------------------------------------------------------------
 
 
-def _load(config: Path | None) -> Settings:
-    return settings.load(settings.find_config(config))
-
-
-def _broker(config: Path | None, amqp_url: str | None, prefix: str | None) -> AmqpSettings:
-    if amqp_url is None and prefix is not None:
-        raise SettingsInvalid("--prefix goes with --amqp-url only (a configuration has its own: amqp.prefix)")
-    amqp = _load(config).amqp if amqp_url is None else settings.broker_at(amqp_url, prefix or "sms")
-    logs.configure("critical", "console")  # what goes wrong is said in a sentence, once
-    return amqp
-
-
-def _run(work: Coroutine[Any, Any, Result], *, interrupted: int = EXIT_INTERRUPTED) -> Result:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            return runner.run(work)
-        except KeyboardInterrupt:
-            raise typer.Exit(interrupted) from None
-
-
-def _console() -> Console:
-    """Wide where nobody looks at it: what a program reads is not to be wrapped."""
-    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 400)
-
-
-def _print_json(told: Mapping[str, Any]) -> None:
-    print(json.dumps(told), flush=True)  # noqa: T201 - for programs, as it is
-
-
 def _shower(as_json: bool) -> Callable[[dict[str, Any]], None]:
-    console = _console()
-    return _print_json if as_json else lambda told: console.print(_line(told))
+    console = new_console()
+    return print_json if as_json else lambda told: console.print(_line(told))
 
 
 def _line(told: Mapping[str, Any]) -> Text:
@@ -905,7 +547,7 @@ def _line(told: Mapping[str, Any]) -> Text:
     line.append(f"{kind:<22}", style="red" if verb in BAD else COLOURS.get(verb, "default"))
     place = ".".join(str(data[name]) for name in ("gateway", "port") if data.get(name) is not None)
     words = [place or data.get("route"), _numbers(data), told.get("subject"), *_details(data)]
-    line.append("  ".join(_printable(str(word)) for word in words if word))
+    line.append("  ".join(printable(str(word)) for word in words if word))
     return line
 
 
@@ -928,17 +570,12 @@ def _details(data: Mapping[str, Any]) -> list[str]:
     return listed + [f"{name}={data[name]}" for name in told if data.get(name) is not None]
 
 
-def _printable(text: str) -> str:
-    """Strangers write these texts: none of them may steer the terminal."""
-    return "".join(letter if letter.isprintable() else "\N{MIDDLE DOT}" for letter in text)
-
-
 def _print_derived(console: Console, derived: Mapping[str, Any]) -> None:
-    gateways = _table("gateway", "ports", "segments/min", "prefetch", "is told to call back")
+    gateways = new_table("gateway", "ports", "segments/min", "prefetch", "is told to call back")
     for name, one in derived["gateways"].items():
         rate, url = _rate(one["segments_per_min"]), one["callback_url"]
         gateways.add_row(name, str(one["ports"]), rate, str(one["prefetch_pinned"]), url)
-    routes = _table("route", "ports", "segments/min", "prefetch")
+    routes = new_table("route", "ports", "segments/min", "prefetch")
     for name, one in derived["routes"].items():
         routes.add_row(name, str(one["ports"]), _rate(one["segments_per_min"]), str(one["prefetch"]))
     for table in (gateways, routes):
@@ -969,12 +606,12 @@ def _as_row(letter: Letter) -> dict[str, Any]:
 
 
 def _print_letters(console: Console, letters: Sequence[Letter]) -> None:
-    table = _table("id", "reason", "since", "routing key", "app_id", "request", "detail")
+    table = new_table("id", "reason", "since", "routing key", "app_id", "request", "detail")
     for letter in letters:
         dead_at = None if letter.dead_at is None else datetime.fromtimestamp(letter.dead_at).astimezone()
         since = "?" if dead_at is None else f"{dead_at:%Y-%m-%d %H:%M:%S}"
         told = (letter.letter_id, letter.reason, since, letter.routing_key, letter.app_id, letter.request_id or "?")
-        table.add_row(*(Text(_printable(word)) for word in (*told, letter.detail)))
+        table.add_row(*(Text(printable(word)) for word in (*told, letter.detail)))
     if letters:
         console.print(table)
     console.print(f"{len(letters) or 'No'} dead letters; each is kept for 14 days.")
@@ -999,7 +636,7 @@ def _plain(told: Any) -> Any:
 def _print_report(console: Console, report: Mapping[str, Any]) -> None:
     console.print(Text(f"{report['path']}: schema {report['schema']}, {report['bytes']:,} bytes."))
     for heading, counts in (("table", report["rows"]), ("state", report["states"])):
-        table = _table(heading, "rows")
+        table = new_table(heading, "rows")
         for name, count in counts.items():
             table.add_row(name, f"{count:,}")
         console.print()
@@ -1007,21 +644,21 @@ def _print_report(console: Console, report: Mapping[str, Any]) -> None:
     late = f"{report['overdue']:,}, the oldest for {report['overdue_s']:,.0f} s" if report["overdue"] else "nothing"
     console.print(f"\nPast its deadline: {late}.")
     for one in report["violations"]:
-        console.print(Text(_printable(f"{one['row']}: {one['rule']}: {one['sentence']}"), style="red"))
+        console.print(Text(printable(f"{one['row']}: {one['rule']}: {one['sentence']}"), style="red"))
     console.print(f"Broken rules: {len(report['violations']) or 'none'}.")
 
 
 def _print_topology(console: Console, wanted: Topology) -> None:
-    exchanges = _table("exchange", "type", "arguments")
+    exchanges = new_table("exchange", "type", "arguments")
     for exchange in wanted.exchanges:
         exchanges.add_row(exchange.name, exchange.type, _arguments(exchange.arguments))
-    queues = _table("queue", "arguments")
+    queues = new_table("queue", "arguments")
     for queue in wanted.queues:
         queues.add_row(queue.name, _arguments(queue.arguments))
-    bindings = _table("from exchange", "to queue", "routing key")
+    bindings = new_table("from exchange", "to queue", "routing key")
     for binding in wanted.bindings:
         bindings.add_row(binding.exchange, binding.queue, binding.routing_key)
-    users = _table("user", "configure", "write", "read")
+    users = new_table("user", "configure", "write", "read")
     for name, allowed in topology_room.permissions(wanted).items():
         users.add_row(Text(name), *(Text(pattern) for pattern in allowed))
     for table in (exchanges, queues, bindings, users):
@@ -1035,10 +672,3 @@ def _arguments(arguments: Mapping[str, Any]) -> str:
 
 def _rate(segments_per_min: float | None) -> str:
     return "unlimited" if segments_per_min is None else f"{segments_per_min:g}"
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
