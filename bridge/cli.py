@@ -81,8 +81,6 @@ app.add_typer(dead, name="dead")
 
 for name, group in {"ports": operating.ports, "gateways": operating.gateways, "tasks": operating.tasks}.items():
     app.add_typer(group, name=name)
-for command in (operating.sims, operating.inbox, operating.ussd):
-    app.command()(command)
 
 
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `dead list` shows them.")]
@@ -399,6 +397,10 @@ def replay_letters(
         return refused
 
     raise typer.Exit(EXIT_FAILED if run_here(at_box(broker_of(config, amqp_url, prefix), replay)) else 0)
+
+
+for command in (operating.sims, operating.inbox, operating.ussd):
+    app.command()(command)
 
 
 async def _replay(box: LetterBox, letter: Letter) -> dict[str, Any]:
