@@ -239,6 +239,15 @@ class SetSettings(GatewayCommand):
     command: Literal["set"] = "set"
     values: dict[str, str] = Field(min_length=1, max_length=100)
 
+    @field_validator("values")
+    @classmethod
+    def _as_written(cls, values: dict[str, str]) -> dict[str, str]:
+        # They leave as name=value&name=value, without escapes: the device knows none.
+        for name, value in values.items():
+            if not re.fullmatch(r"[\w().-]+", name) or re.search(r"[&\r\n]", value):
+                raise ValueError(f"{name[:40]!r} cannot be written: no & and no line break, and a name of letters")
+        return values
+
 
 class Probe(GatewayCommand):
     """Say how the gateway is reached, what it is, and which questions it answers."""

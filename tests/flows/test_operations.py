@@ -178,6 +178,8 @@ async def test_a_ussd_code_is_called_and_answered(desk: Desk) -> None:
     [
         ({"name": "lock", "ports": "A1"}, "invalid", "ports: not a port: 'A1'"),
         ({"name": "ussd", "port": "x", "code": "1"}, "invalid", "port: not a port: 'x'"),
+        ({"name": "set", "values": {"a": "1&b=2"}}, "invalid", "'a' cannot be written"),
+        ({"name": "set", "values": {"a=b": "1"}}, "invalid", "'a=b' cannot be written"),
         ({"name": "reboot"}, "not_confirmed", 'add "confirm": true'),
         ({"name": "lock", "ports": "9"}, "refused", "the device answered 2 Invalid Port"),
     ],
