@@ -249,7 +249,7 @@ def _decode_one(push: Any) -> Iterator[Fact]:
         yield Unrecognised("", "not an object")
         return
     kind = _word(push.get("type"))
-    decoder = DECODERS.get(kind.lower())
+    decoder = DECODERS.get(kind.lower()) or (_decode_call_record if "cdr" in kind.lower() else None)
     if decoder is None:
         yield Unrecognised(kind, "unknown type" if kind else "no type")
         return
@@ -267,7 +267,7 @@ def _decode_status_report(push: Members) -> Decoded:
     facts: list[Fact] = []
     unreadable = ""
     for entry in _rows(push.get("rpts")):
-        report, bad = _report(entry)
+        report, bad = _report(entry[0] if isinstance(entry, list) and len(entry) == 1 else entry)
         if report is not None:
             facts.append(report)
         unreadable = unreadable or bad
@@ -367,7 +367,10 @@ def _sms_rows(rows: list[Any], *, via: Literal["push", "inbox"]) -> tuple[list[R
     unreadable = ""
     for row in rows:
         kind = _int(row[0]) if isinstance(row, list) and len(row) >= 6 else None
-        if kind == 0:
+        fact = _received_object(row, via) if isinstance(row, dict) and "sms" in row else None
+        if fact is not None:
+            readable.append(fact)
+        elif kind == 0:
             readable.append(_received(row, via))
         elif kind == 1:
             readable.append(_delivery_report(row))
@@ -519,7 +522,7 @@ def _decode_received(push: Members) -> Decoded:
     facts: list[Fact] = []
     unreadable = _absent(push, "smses")
     for row in _rows(push.get("smses")):
-        fact = _received_object(row) if isinstance(row, dict) else None
+        fact = _received_object(row, "push") if isinstance(row, dict) else None
         if fact is None:
             unreadable = "a row that is neither an SMS nor a delivery report"
         else:
@@ -527,11 +530,11 @@ def _decode_received(push: Members) -> Decoded:
     return facts, unreadable
 
 
-def _received_object(row: Members) -> ReceivedSms | DeliveryReport | None:
+def _received_object(row: Members, via: Literal["push", "inbox"]) -> ReceivedSms | DeliveryReport | None:
     content, at, iccid = _content(row.get("sms")), _moment(row.get("ts")), _word(row.get("iccid"))
     port, sender, receiver = _port(_placed(row, row.get("port"))), _word(row.get("from")), _word(row.get("to"))
     if not _switch(row.get("is_report")):
-        return _with_headers(content, port=port, at=at, sender=sender, receiver=receiver, iccid=iccid, via="push")
+        return _with_headers(content, port=port, at=at, sender=sender, receiver=receiver, iccid=iccid, via=via)
     code, stamp = _code_and_text(content)
     return None if code is None else DeliveryReport(port, at, receiver, code, sender, stamp, iccid)
 

@@ -593,6 +593,11 @@ REPORT_DIALECTS: list[Case] = [
         ),
     ),
     Case(
+        "reports in lists of their own",
+        (SENT_5,),
+        wire({"type": "status-report", "rpts": [[{"tid": 5, "sent": 1, "sdr": [0, "10086", "1.01", 1466506477]}]]}),
+    ),
+    Case(
         "a detail row that is none",
         (SmsReport(5, 0, 1, 0, 0), Unrecognised("status-report", "a detail row that cannot be read")),
         report(sent=1, sdr=[{"colour": "red"}]),
@@ -680,6 +685,11 @@ RECEIVED_DIALECTS: list[Case] = [
                 ],
             }
         ),
+    ),
+    Case(
+        "a row as an object",
+        (ReceivedSms(Port(3, 1), 9.0, "+4917", "", "hi"),),
+        wire({"type": "recv-sms", "sms": [{"port": "3A", "ts": 9, "from": "+4917", "sms": b64("hi")}]}),
     ),
     Case("only the text, ending in NULs", (plain("hello "),), row(*TEXT_ROW, b64(b"hello \0\0\0\0"))),
     Case(
@@ -1035,6 +1045,7 @@ SENT_DIALECTS: list[Case] = [
 
 UNKNOWN: list[Case] = [
     Case("a type nobody documents", (Unrecognised("fax", "unknown type"),), wire({"type": "fax", "dur": 7})),
+    Case("a call record under another name", (CallRecord(None),), wire({"type": "CDR-report", "dur": 7})),
     Case("a call record, whatever is in it", (CallRecord(Port(1, 2)),), wire({"type": "cdr", "port": "1B", "dur": 7})),
     Case("no type", (Unrecognised("", "no type"),), wire({"hello": 1})),
     Case("no object", (Unrecognised("", "not an object"),), b"5"),
