@@ -391,6 +391,12 @@ class GatewaySettings(_Section):
         "both",
         description="push: only what the device calls back; poll: it is asked, for one that cannot reach us; both.",
     )
+    status_period_s: int = Field(
+        60,
+        ge=30,
+        le=3_600,
+        description="How often the device reports its state: 60 or more by its API, 30 by its page.",
+    )
     poll_s: Seconds = Field(60.0, description="How often inbox and counters are read, for what no callback told.")
     resubmit_within_s: Seconds | None = Field(
         None,

@@ -41,6 +41,9 @@ Span = Literal["hour", "two_hours", "day", "all"]
 SPANS: dict[Span, int] = {"hour": 0, "two_hours": 1, "day": 2, "all": 3}
 """The ``type`` of statistics; only ``all`` counts on, the others begin anew."""
 
+LEAST_PERIOD_S = 30
+"""The shortest period of status reports, by the device's page (document 3); its API takes 60."""
+
 PortOp = Literal["lock", "unlock", "switch", "reset"]
 
 Dial = Literal["plus", "digits"]
@@ -153,8 +156,11 @@ def status_params(
 ) -> dict[str, str | int]:
     """The parameters of a status query (document 4.5), for some ports or all, the cards in use or all.
 
-    With a callback URL the device also reports there every ``period_s``.
+    With a callback URL the device also reports there every ``period_s``, 0 for never again. Raises ValueError for one
+    that is shorter than any device's.
     """
+    if period_s is not None and 0 < period_s < LEAST_PERIOD_S:
+        raise ValueError(f"a device reports every {LEAST_PERIOD_S} s at the most, not every {period_s}")
     params: dict[str, str | int] = {}
     if all_sims:
         params["all_sims"] = 1

@@ -31,10 +31,9 @@ REAP_AT_ONCE = 500
 STEP_S = 1.0
 """A clock that is off by more than this from one look to the next was set."""
 
-SUBSCRIBE_PERIOD_S = 60
-"""The shortest period that the API takes (device API 2.9); also how often a silent gateway is asked."""
+SILENT_PERIODS = 2.5
+"""A device that has not reported for so many of its periods is asked."""
 
-SILENT_AFTER_S = 2.5 * SUBSCRIBE_PERIOD_S
 RETRY_S = (1.0, 30.0)
 PRUNE_EVERY_S = 10.0
 PRUNE_AT_ONCE = 250
@@ -143,9 +142,10 @@ class Patrol:
         while True:
             silent_s = self._clock.mono() - self._liveness[gateway].heard_at
             entry = self._settings.gateway(gateway)
-            silent_after_s = SILENT_AFTER_S if entry.pushes else entry.poll_s
+            period_s = entry.status_period_s if entry.pushes else entry.poll_s
+            silent_after_s = SILENT_PERIODS * period_s if entry.pushes else period_s
             if self._liveness[gateway].up and silent_s < silent_after_s:
-                await asyncio.sleep(min(SUBSCRIBE_PERIOD_S, silent_after_s) / 4)
+                await asyncio.sleep(period_s / 4)
                 continue
             if await self.look(gateway):
                 wait_s = RETRY_S[0]
@@ -155,8 +155,8 @@ class Patrol:
 
     async def look(self, gateway: str) -> bool:
         """Take a fresh snapshot of a gateway into what we believe; whether it gave one."""
-        pushes = self._settings.gateway(gateway).pushes
-        url, period_s = (self._settings.callback_url(gateway), SUBSCRIBE_PERIOD_S) if pushes else (None, None)
+        entry = self._settings.gateway(gateway)
+        url, period_s = (self._settings.callback_url(gateway), entry.status_period_s) if entry.pushes else (None, None)
         try:
             status = await self._devices[gateway].status(callback_url=url, period_s=period_s)
             await self._absorb_status(gateway, status)

@@ -103,6 +103,13 @@ def test_the_parameters_of_questions() -> None:
     assert inbox_params(start=7, count=50, delete=True) == asked | {"sms_del": 1}
 
 
+def test_a_period_that_no_device_keeps_is_our_own_mistake() -> None:
+    assert status_params("http://b/cb", 0) == {"url": "http://b/cb", "period": 0}
+    assert status_params("http://b/cb", 30)["period"] == 30
+    with pytest.raises(ValueError, match="every 30 s at the most"):
+        status_params("http://b/cb", 29)
+
+
 def test_the_parameters_of_commands() -> None:
     ports = "1.01-64.01"
     assert command_params("switch", ports) == {"op": "switch", "port": ports, "ports": ports}

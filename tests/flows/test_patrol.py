@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bridge.ejoin.facts import DeviceStatus
 from bridge.errors import GatewayNotReached, LedgerUnavailable
 from bridge.flows import patrol
 from bridge.models import State
 from tests.flows.test_inquiry import doubt
-from tests.flows.world import World
+from tests.flows.world import CONFIG, World
 from tests.flows.world import world as world_with
 
 TO = "+4915112345678"
@@ -139,3 +140,18 @@ async def test_a_full_slice_is_followed_by_the_next_at_once(world: World, monkey
         await world.accept({"id": f"r{n}", "validity_s": 1}, timestamp=world.wall - 5)
     world.wall += 73 * 3600
     assert [await world.patrol._prune() for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(("callbacks", "told"), [("both", True), ("poll", False)])
+async def test_a_device_is_told_where_to_report_and_how_often(tmp_path: Path, callbacks: str, told: bool) -> None:
+    entry = CONFIG["gateways"][0] | {"status_period_s": 90, "callbacks": callbacks}
+    async with world_with(tmp_path / "other", gateways=[entry]) as made:
+        asked: list[tuple[str | None, int | None]] = []
+
+        async def status(*, callback_url: str | None, period_s: int | None) -> DeviceStatus:
+            asked.append((callback_url, period_s))
+            return DeviceStatus(1, None, "", "", "", 3, 1, ())
+
+        made.device.status = status  # type: ignore[method-assign]
+        await made.patrol.look("gw1")
+        assert asked == [("http://127.0.0.1:8080/callback/gw1/t", 90) if told else (None, None)]
