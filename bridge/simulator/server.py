@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from bridge.ejoin.ports import Port, parse, parse_range
 from bridge.simulator import deeds, encode, orders
 from bridge.simulator.device import Box
-from bridge.simulator.parts import TEXTS, Fate, LostAnswer
+from bridge.simulator.parts import TEXTS, Fate, LostAnswer, SimPort
 from bridge.simulator.record import Record
 
 RESET = "ejoin.reset"
@@ -55,6 +55,7 @@ def gateway_app(box: Box, username: str, password: str) -> Starlette:
             Route("/goip_get_sms.html", face.inbox, methods=["GET", "POST"]),
             Route("/goip_send_cmd.html", face.command, methods=["GET", "POST"]),
             Route("/goip_send_ussd.html", face.ussd),
+            Route("/goip_send_at.html", face.at),
             *(
                 Route(f"/goip_{what}_sms.html", partial(face.change_tasks, what), methods=["POST"])
                 for what in ("pause", "resume", "remove")
@@ -111,7 +112,7 @@ class _Face:
         except ValueError:
             return _refuse(2)
         self._box.subscribe(query.get("url"), orders.number(query.get("period"), None))
-        all_sims = orders.number(query.get("all_sims"), 0) > 0
+        all_sims = any(orders.number(query.get(name), 0) > 0 for name in ("all_sims", "all_slots"))
         return _json(self._dialect.dev_status(self._box.status(only, all_sims=all_sims)))
 
     async def statistics(self, request: Request) -> Response:
@@ -165,7 +166,7 @@ class _Face:
 
     def _carry_out(self, asked: Mapping[str, Any]) -> int:
         op = str(asked.get("op"))
-        if op == "save":
+        if op in {"save", "ledon", "ledoff"}:  # nothing of it can be seen here
             return 0
         if op == "reboot":
             self._settings.clear()
@@ -185,15 +186,31 @@ class _Face:
             return _refuse(1)
         if not query.get("ussd"):
             return self._reply(3)
-        try:
-            port = self._box.ports[parse(query.get("port", "")).number]
-        except (ValueError, KeyError):
+        port = self._port_of(query)
+        if port is None:
             return self._reply(2)
         answered: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         timeout_s = orders.seconds(query.get("timeout"), USSD_TIMEOUT_S)
         self._box.call_ussd(port, query["ussd"], timeout_s, lambda code, text: answered.set_result((code, text)))
         code, text = await answered
         return self._reply(code, resp=text) if code == 0 else self._reply(code)
+
+    async def at(self, request: Request) -> Response:
+        """A command to the radio module, which echoes it and agrees."""
+        query = _query(request)
+        if not self._may(query):
+            return _refuse(1)
+        if not query.get("at"):
+            return self._reply(3)
+        if self._port_of(query) is None:
+            return self._reply(2)
+        return self._reply(0, resp=f"{query['at']}\r\nOK")
+
+    def _port_of(self, query: Mapping[str, str]) -> SimPort | None:
+        try:
+            return self._box.ports.get(parse(query.get("port", "")).number)
+        except ValueError:
+            return None
 
     async def change_tasks(self, what: str, request: Request) -> Response:
         """Where no ids are named it is about all of them."""

@@ -138,6 +138,54 @@ async def test_the_old_interface_answers_when_the_sms_has_left(simulator, client
     assert len([row for row in simulator.rows() if row["kind"] == "on_air"]) == 3
 
 
+async def test_commands_as_different_clients_write_them(simulator, client):
+    url = f"{simulator.urls['gw1']}/goip_send_cmd.html"
+
+    async def st(port):
+        told = (await client.get(f"{simulator.urls['gw1']}/goip_get_status.html", params=LOGIN | {"port": port})).json()
+        return told["status"][0]["st"]
+
+    assert (await client.get(url, params=LOGIN | {"op": "lock", "port": "1A"})).content == b'{"code":0, "reason":"OK"}'
+    assert await st(1) == 12
+    several = {
+        "type": "command",
+        "op": "multiple",
+        "ops": [{"op": "unlock", "ports": "1"}, {"op": "lock", "ports": "2"}],
+    }
+    assert (await client.post(url, params=LOGIN, json=several)).json()["code"] == 0
+    assert await st(1) in {11, 2, 3} and await st(2) == 12
+    old = {"Version": "1.1", "Username": "root", "Password": "root", "type": "command", "op": "reset", "ports": "2"}
+    assert (await client.get(url, params=old)).json()["code"] == 0
+    body = {"username": "root", "password": "root", "type": "command", "op": "ledon", "ports": "all"}
+    assert (await client.post(url, json=body)).json()["code"] == 0
+    told = await client.post(url, params=LOGIN | {"op": "set"}, content="sim_imei(0)=35&sim_imei(1)=36")
+    assert told.json() == {"code": 0, "reason": "OK", "par_set": 2}
+    told = await client.get(url, params=LOGIN | {"op": "get", "par_name(0)": "sim_imei(1)"})
+    assert told.json() == {"code": 0, "reason": "OK", "sim_imei(1)": "36"}
+    for wrong, code in (({"op": "lock", "port": "9"}, 2), ({"op": "fly"}, 15), ({"op": "lock", "port": "x"}, 2)):
+        assert (await client.get(url, params=LOGIN | wrong)).json()["code"] == code
+    assert (await client.get(url, params={"op": "save"})).json()["code"] == 1
+
+
+async def test_at_commands_are_echoed(simulator, client):
+    url = f"{simulator.urls['gw1']}/goip_send_at.html"
+    told = await client.get(url, params=LOGIN | {"port": "1", "at": "ati"})
+    assert told.json() == {"code": 0, "reason": "OK", "resp": "ati\r\nOK"}
+    for wrong, code in (({"port": "1"}, 3), ({"port": "9", "at": "ati"}, 2), ({"port": "x", "at": "ati"}, 2)):
+        assert (await client.get(url, params=LOGIN | wrong)).json()["code"] == code
+
+
+async def test_a_submit_may_come_to_the_old_page(simulator, client, receiver):
+    body = {
+        "type": "send-sms",
+        "sr_url": receiver.url,
+        "task_num": "1",
+        "tasks": [{"tid": 5, "to": "+491", "sms": "hi"}],
+    }
+    told = await client.post(f"{simulator.urls['gw1']}/goip_send_sms.html", params=LOGIN, json=body)
+    assert told.json()["status"] == [{"tid": 5, "status": "0 OK"}]
+
+
 async def test_a_callback_looks_like_the_documents(simulator, client, receiver):
     await submit(client, simulator, receiver, 7, sr_url=f"{receiver.url}?a=b")
     await receiver.wait_for("status-report")
