@@ -162,7 +162,11 @@ async def test_commands_as_different_clients_write_them(simulator, client):
     assert told.json() == {"code": 0, "reason": "OK", "par_set": 2}
     told = await client.get(url, params=LOGIN | {"op": "get", "par_name(0)": "sim_imei(1)"})
     assert told.json() == {"code": 0, "reason": "OK", "sim_imei(1)": "36"}
-    for wrong, code in (({"op": "lock", "port": "9"}, 2), ({"op": "fly"}, 15), ({"op": "lock", "port": "x"}, 2)):
+    for wrong, code in (
+        ({"op": "lock", "port": "9"}, 2),
+        ({"op": "fly", "port": "1"}, 15),
+        ({"op": "lock", "port": "x"}, 2),
+    ):
         assert (await client.get(url, params=LOGIN | wrong)).json()["code"] == code
     assert (await client.get(url, params={"op": "save"})).json()["code"] == 1
 
