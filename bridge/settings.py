@@ -344,11 +344,6 @@ class TimingSettings(_Section):
     report_margin_s: Seconds = Field(60.0, description="Patience with a report beyond what the device needs.")
     repeat_window_s: Seconds = Field(600.0, description="The same callback again within this time is a repeat.")
 
-    @property
-    def evidence_s(self) -> float:
-        """How long it takes to learn from a SIM's counters that something never came: two looks, so far apart."""
-        return self.post_timeout_s + EVIDENCE_MARGIN_S
-
 
 class GatewaySettings(_Section):
     """One device."""
@@ -518,6 +513,12 @@ class Settings(BaseSettings):
         """Time for a whole POST, in seconds; the old interface answers when the SMS has left, or the radio gave up."""
         legacy = self.gateway(gateway).api_version == "1.0"
         return self.timing.post_timeout_s + (LEGACY_BLOCKS_S if legacy else 0.0)
+
+    def evidence_of(self, gateway: str) -> float:
+        """How long it takes to learn from a SIM's counters that something never came, in seconds: two looks, so far
+        apart.
+        """
+        return self.post_timeout_of(gateway) + EVIDENCE_MARGIN_S
 
     def policy_of(self, route: str | None) -> Policy:
         """How a request is treated: by its route's policy, else (pinned, or a removed route) by the general one."""

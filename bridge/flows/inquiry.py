@@ -73,8 +73,8 @@ class AbsorbInbox(Protocol):
 class Questions:
     """What is remembered of asking one gateway; moments are monotonic.
 
-    ``cards`` are those that could send when it was asked last; at ``anew_at`` one of them was new, or the device began
-    anew; ``unopened`` says that one has no account yet.
+    ``cards`` are those that could send when it was asked last; ``anew_at`` is when the card of a port was new, or the
+    device began anew; ``unopened`` says that one has no account yet.
     ``seen`` since when each attempt is known to be in doubt, ``absent`` since when its SIM's counters do not show it,
     ``overdue`` since when its deadline has passed; ``later`` holds those about whom the next round may know more;
     ``not_understood`` each question's last error.
@@ -83,7 +83,7 @@ class Questions:
     asked_at: float = float("-inf")
     asking: bool = False
     cards: frozenset[tuple[int, str]] = frozenset()
-    anew_at: float = float("-inf")
+    anew_at: dict[int, float] = field(default_factory=dict)
     unopened: bool = False
     seen: dict[Attempt, float] = field(default_factory=dict)
     absent: dict[Attempt, float] = field(default_factory=dict)
@@ -169,7 +169,6 @@ class Inquiry:
         self._wake_relay = wake_relay
         self._questions: dict[str, Questions] = defaultdict(Questions)
         self._ask_every_s = min(ASK_EVERY_S, settings.timing.doubt_s / 4)
-        self._gone_after_s = settings.timing.post_timeout_s + KERNEL_LAG_S
         self._inherited: frozenset[Attempt] = frozenset()
 
     # --- when -------------------------------------------------------------------------------------------------------
@@ -208,9 +207,9 @@ class Inquiry:
             every_s = ASK_LATE_EVERY_S if late else self._ask_every_s if count else poll_s
             if every_s is not None and self._is_mute(gateway) and self._is_busy(gateway):
                 every_s = min(every_s, ASK_LATE_EVERY_S)
-            if asked.unopened and mono - asked.anew_at < OPEN_WITHIN_S:
+            if asked.unopened and mono - max(asked.anew_at.values(), default=-math.inf) < OPEN_WITHIN_S:
                 every_s = min(OPEN_EVERY_S, every_s or OPEN_EVERY_S)
-            second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s
+            second_look_at = min(asked.absent.values(), default=math.inf) + self._gone_after_s(gateway)
             urgent = (
                 count > len(asked.seen)
                 or asked.asked_at < second_look_at <= mono
@@ -224,6 +223,12 @@ class Inquiry:
         """The ports that can send, each with its card."""
         belief = self._fleet.gateways.get(gateway)
         return frozenset((p.number, p.sim) for p in belief.ports.values() if p.registered) if belief else frozenset()
+
+    def _gone_after_s(self, gateway: str) -> float:
+        """What was handed over and did not arrive within this time never will: the kernel has given it up."""
+        known = gateway in self._devices
+        patience_s = self._settings.post_timeout_of(gateway) if known else self._settings.timing.post_timeout_s
+        return patience_s + KERNEL_LAG_S
 
     def _poll_s(self, gateway: str) -> float | None:
         return self._settings.gateway(gateway).asked_every_s if gateway in self._devices else None
@@ -239,8 +244,8 @@ class Inquiry:
         """One round: everything that this gateway can say of what is in doubt, then give up what that cannot save."""
         asked = self._questions[gateway]
         asked.asking, asked.unopened = True, False
-        if not (cards := self._cards(gateway)) <= asked.cards:
-            asked.anew_at = self._clock.mono()
+        cards = self._cards(gateway)
+        asked.anew_at |= dict.fromkeys((port for port, _ in cards - asked.cards), self._clock.mono())
         asked.cards = cards
         try:
             answered = await self._ask(gateway)
@@ -311,7 +316,8 @@ class Inquiry:
             for sms in doubts
             if sms.state is State.IN_DOUBT
             and not _is_taken(sms)
-            and max(now - (sms.begun_at or 0.0), mono - seen[attempt_of(sms)]) < within_s - 2 * self._gone_after_s
+            and max(now - (sms.begun_at or 0.0), mono - seen[attempt_of(sms)])
+            < within_s - 2 * self._gone_after_s(gateway)
         ]
         for sms in fresh:
             self._questions[gateway].absent.pop(attempt_of(sms), None)
@@ -361,7 +367,8 @@ class Inquiry:
             if not page.ssrc:
                 raise GatewayGarbled(f"{gateway}: the inbox does not say which start of the device it belongs to")
             if page.ssrc != ssrc:
-                self._questions[gateway].anew_at = self._clock.mono()
+                ports = self._fleet.gateways[gateway].ports
+                self._questions[gateway].anew_at |= dict.fromkeys(ports, self._clock.mono())
                 if start != 1:  # so do its ids
                     ssrc, start = page.ssrc, 1
                     continue
@@ -428,7 +435,7 @@ class Inquiry:
         seen = self._questions[gateway].seen
         since = [seen[attempt_of(sms)] for sms in covered if attempt_of(sms) in seen]
         if since:
-            self._fleet.hold_port(gateway, port, max(since) + 2 * self._settings.timing.evidence_s)
+            self._fleet.hold_port(gateway, port, max(since) + 2 * self._settings.evidence_of(gateway))
 
     def _use_again(self, port: PortBelief) -> None:
         mono = self._clock.mono()
@@ -448,7 +455,7 @@ class Inquiry:
                 absent.pop(attempt, None)
             return finding.arrived == "all" or not attempts
         since = [absent.setdefault(attempt, mono) for attempt in attempts]
-        return mono - max(since, default=-math.inf) >= self._gone_after_s
+        return mono - max(since, default=-math.inf) >= self._gone_after_s(gateway)
 
     def _open_account(
         self, tx: Transaction, gateway: str, port: int, account: Account, counted: Counters, rows: Sequence[Sms]
@@ -465,7 +472,7 @@ class Inquiry:
             for sms in rows
             if sms.state is State.IN_DOUBT
             and not _is_taken(sms)
-            and mono - asked.seen.get(attempt_of(sms), mono) < self._gone_after_s
+            and mono - asked.seen.get(attempt_of(sms), mono) < self._gone_after_s(gateway)
         ]
         on_its_way = [sms.begun_n or 0 for sms in rows if sms.state is State.SUBMITTED and sms.reason is None]
         counted_until = max((closed.until for closed in tx.closed_accounts(gateway) if closed.port == port), default=0)
@@ -474,7 +481,9 @@ class Inquiry:
         awaited = [sms for sms in rows if (sms.begun_n or 0) > since]
         if coming or counted.waiting not in {0, len(on_its_way)} or len(awaited) != counted.waiting:
             asked.unopened = True
-            if mono - asked.anew_at < OPEN_WITHIN_S:  # a port in use has no quiet moment of its own
+            if (
+                mono - asked.anew_at.get(port, -math.inf) < OPEN_WITHIN_S
+            ):  # a port in use has no quiet moment of its own
                 self._fleet.hold_port(gateway, port, mono + OPEN_EVERY_S + TICK_S)
             return
         tx.open_account(gateway, port, replace(account, since=since))
@@ -492,7 +501,8 @@ class Inquiry:
                 company = _company((s for s in rows if s.port == account.port), account.since, account.until)
                 finding = company.weigh(Counters(0, 0), Counters(account.ok, account.failed))
                 settled = self._settled(finding, company, now) if isinstance(finding, Finding) else []
-                if not settled and not any(sms.state.open for sms in company.all):
+                after = {attempt_of(sms): outcome.sms for sms, outcome in settled}
+                if not any(after.get(attempt_of(sms), sms).state.open for sms in company.all):
                     tx.drop_closed_account(gateway, account)
                 pairs += settled
             tx.settle([outcome for _, outcome in pairs], now)
@@ -558,13 +568,13 @@ class Inquiry:
             return
         asked, mono = self._questions[gateway], self._clock.mono()
         if not answered:
-            self._fleet.pause_gateway(gateway, mono, least_s=self._gone_after_s)
+            self._fleet.pause_gateway(gateway, mono, least_s=self._gone_after_s(gateway))
             return
         if self._poll_s(gateway) is None:
             return
         rows = await self._ledger.write(lambda tx: tx.open_at(gateway))
         seen = [asked.seen.get(attempt_of(sms), mono) for sms in rows if sms.reason is not None and not _is_taken(sms)]
-        self._fleet.hold_gateway(gateway, max(seen) + 2 * self._settings.timing.evidence_s if seen else mono)
+        self._fleet.hold_gateway(gateway, max(seen) + 2 * self._settings.evidence_of(gateway) if seen else mono)
 
     async def _settle(self, rows: Sequence[Sms], decide: Callable[[Sms, float], outcomes.Outcome | None]) -> None:
         """Decide on the rows as they are by now, in one transaction."""

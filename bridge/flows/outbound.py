@@ -372,7 +372,8 @@ class Outbound:
 
     async def _fail(self, request: Request, delivery: Delivery) -> None:
         """End a copy that was handed back in the hope of another SIM, where there is none (a start knows no cards)."""
-        now, told = self._clock.wall(), dict[str, Any](reason="no_sim_left", certain=True)
+        now = self._clock.wall()
+        told: dict[str, Any] = {"reason": "no_sim_left", "certain": not request.possible_duplicate}
         row = replace(row_of(request, State.FAILED, now), **told)
         if await self._ledger.write(lambda tx: tx.refuse(row, "sms.failed", now, **told)):
             self._metrics.failed_total.labels("-", "-", "no_sim_left").inc()
@@ -539,7 +540,7 @@ class Outbound:
             outcome, verdicts = "answered", codes.of_answer(answer, tids)
         if outcome in {"silent", "garbled"}:
             # Or all that waits would follow into doubt, and blur what the SIMs' counters tell of these.
-            self._fleet.pause_gateway(gateway, self._clock.mono(), least_s=timing.evidence_s)
+            self._fleet.pause_gateway(gateway, self._clock.mono(), least_s=self._settings.evidence_of(gateway))
         self._metrics.posts_total.labels(gateway, outcome).inc()
         self._metrics.tasks_per_post.observe(len(tasks))
         if outcome != "answered":

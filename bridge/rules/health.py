@@ -47,7 +47,7 @@ class Pause:
         if self._failed_until <= now or self._length_s < first:
             self._length_s = min(max(first, 2 * self._length_s), longest)
             self._failed_until = now + self._length_s
-        return self._failed_until
+        return self.until
 
     def hold(self, until: float) -> None:
         """Hold it until then, instead of what was said before."""

@@ -104,7 +104,12 @@ def hand_back(sms: Sms, verdict: codes.HandBack, now: float, terms: Terms, *, el
     tried = (*sms.tried, sms.sim) if verdict.scope == "sim" and sms.sim else sms.tried
     if verdict.scope == "sim" and (not elsewhere or len(tried) >= terms.max_attempts):
         return _failed(
-            replace(sms, tried=tried), now, reason="no_sim_left", code=verdict.code, text=verdict.text, certain=True
+            replace(sms, tried=tried),
+            now,
+            reason="no_sim_left",
+            code=verdict.code,
+            text=verdict.text,
+            certain=not sms.asked.get("pd"),  # an earlier attempt may be on air
         )
     return _back(replace(sms, tried=tried), now, code=verdict.code, text=verdict.text, later=verdict.where == "later")
 
@@ -233,6 +238,7 @@ def _failure_reported(sms: Sms, row: FailedRow, now: float, terms: Terms, *, els
         outcome = hand_back(sms, verdict, now, terms, elsewhere=True)
     elif proven:
         tried = (*sms.tried, sms.sim) if sms.sim else sms.tried
+        told["certain"] = not sms.asked.get("pd")  # an earlier attempt may be on air
         outcome = _failed(replace(sms, tried=tried), now, reason="no_sim_left", **told)
     else:
         outcome = _resent(sms, now, terms, row.code, row.text) or _failed(sms, now, reason="not_sure", **told)

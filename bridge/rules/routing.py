@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bridge.ejoin.ports import Port, parse_range
 from bridge.errors import RequestInvalid
 from bridge.models import BY_DEVICE, Request
-from bridge.rules.health import Fleet, PortBelief
+from bridge.rules.health import NO_CARD_ST, Fleet, PortBelief
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _SHORT_CODE = re.compile(r"[0-9]{2,8}")
@@ -94,18 +94,23 @@ class Routing:
         )
 
     def candidates(self, request: Request) -> tuple[PortBelief, ...]:
-        """The ports that may send a request: what it asks for, without the SIMs that failed it. Raises as ``wish``."""
-        return tuple(port for port in self.reach(self.wish(request)) if port.sim not in request.tried)
+        """The ports that may send a request: what it asks for, without the SIMs that failed it. Raises as ``wish``.
+
+        An empty port is no other SIM.
+        """
+        ports = self.reach(self.wish(request))
+        return tuple(port for port in ports if port.st != NO_CARD_ST and port.sim not in request.tried)
 
     def is_exhausted(self, request: Request) -> bool:
-        """Whether each port that it may leave by holds a SIM that failed it. Raises as ``wish``.
+        """Whether each port that it may leave by holds a SIM that failed it, or none. Raises as ``wish``.
 
         Not while one of them was never heard: who knows what lies there.
         """
         if not request.tried:  # nearly all of them, and a lane may have thousands of ports
             return False
         ports = self.reach(self.wish(request))
-        return bool(ports) and all(port.st is not None and port.sim in request.tried for port in ports)
+        heard = all(port.st is not None for port in ports)
+        return heard and bool(ports) and not self.candidates(request)
 
 
 def normalise(to: str, *, allow_short_codes: bool) -> str:

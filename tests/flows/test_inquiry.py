@@ -643,6 +643,16 @@ class TestCounters:
         await world.passes(60)
         assert await world.ledger.write(lambda tx: tx.closed_accounts("gw1")) == []
 
+    async def test_also_of_a_gateway_that_is_not_configured_any_more(self, world: World) -> None:
+        await world.accept({"id": "a"}, key="send.single")
+        world.device.counted[1] = (101, 10, 0)
+        await world.passes(60)
+        world.inquiry._devices = {}
+        for _ in range(3):
+            await world.passes(60)
+        assert await state(world, "a") is State.SENT
+        assert await world.ledger.write(lambda tx: tx.closed_accounts("gw1")) == []
+
     async def test_nor_is_anybody_asked_more_often_because_of_one(self, world: World) -> None:
         await doubt(world)
         world.device.counted = {}
@@ -668,6 +678,28 @@ class TestCounters:
         await world.passes(16)
         await world.passes(20)
         assert await state(world, "b") is State.HANDED_BACK
+
+    async def test_of_the_old_interface_it_is_believed_no_sooner_than_its_call_is_over(self, tmp_path: Path) -> None:
+        """Killed with the call under way: the kernel goes on sending it for as long as such a call may take."""
+        async with world(tmp_path / "other", gateways=[GATEWAY | {"api_version": "1.0"}]) as made:
+            await made.inquiry.begin()
+            await doubt(made)
+            for _ in range(2):
+                await made.passes(17)
+            assert await state(made) is State.IN_DOUBT
+            for _ in range(2):
+                await made.passes(17)
+            assert await state(made) is State.HANDED_BACK
+
+    async def test_a_neighbour_that_comes_and_goes_keeps_no_port_idle(self, world: World) -> None:
+        world.device.ssrc, world.device.counted[1] = "second", (0, 0, 1)  # something is stuck in the device
+        await world.passes(60)
+        idle_s = 0
+        for second in range(0, 600, 2):
+            world.registered(2, st=1 if second % 50 < 4 else 3)
+            await world.passes(2)
+            idle_s += 2 * (not world.fleet.usable(world.fleet.port("gw1", 1), world.mono))
+        assert idle_s < 100
 
     async def test_polling_may_be_switched_off(self, tmp_path: Path) -> None:
         async with world(tmp_path / "other", gateways=[GATEWAY | {"callbacks": "push"}]) as made:

@@ -494,6 +494,25 @@ async def test_the_same_request_delivered_again_while_it_waits_acks_the_older(wo
     assert len(world.device.posts) == 1
 
 
+async def test_an_empty_port_is_no_other_sim(world: World) -> None:
+    world.registered(3, st=0)
+    world.device.codes["+4915112345678"] = 5
+    await world.accept()
+    (back,) = await world.back()
+    world.mono += 5
+    await world.accept(back.body, headers=dict(back.headers), message_id=back.message_id)
+    assert await world.kinds() == ["sms.failed"]
+
+
+async def test_it_has_not_failed_for_certain_where_an_earlier_attempt_may_be_on_air(world: World) -> None:
+    world.device.codes["+4915112345678"] = 5
+    await world.accept()
+    (back,) = await world.back()
+    more = {"x-tried": json.dumps([f"sim{number}" for number in PORTS]), "x-possible-duplicate": True}
+    await world.accept(back.body, headers={**back.headers, **more}, message_id=back.message_id)
+    assert (await world.told())[-1]["data"]["certain"] is False
+
+
 async def test_a_request_may_leave_the_port_to_the_device_and_its_counters_then_prove_nothing(world: World) -> None:
     await world.inquiry.begin()
     await world.accept({"ports": "device"}, key="gateway.gw1")

@@ -78,6 +78,12 @@ class TestAnswered:
         assert outcome.publications[0].routing_key == "sms.submitted.otp.gw1.3"
         assert outcome.publications[0].correlation_id == "c7"
 
+    def test_a_last_refusal_is_not_certain_where_an_earlier_attempt_may_be_on_air(self) -> None:
+        row = sms()
+        row = replace(row, request=json.dumps(row.asked | {"pd": True}))
+        outcome = self.answer(codes.HandBack("elsewhere", "sim", 5, ""), row, elsewhere=False)
+        assert outcome is not None and event(outcome)["data"]["certain"] is False
+
     def test_what_has_left_by_the_old_interface_is_sent(self) -> None:
         outcome = self.answer(codes.Sent())
         assert outcome is not None

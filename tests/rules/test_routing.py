@@ -53,6 +53,8 @@ def test_it_is_exhausted_where_every_port_is_known_to_hold_a_sim_that_failed_it(
     assert not routing.is_exhausted(request_of(tried=tried[:1]))
     assert not routing.is_exhausted(request_of())
     assert not routing.is_exhausted(request_of(lane="send.none", tried=tried)), "nobody has failed it there"
+    fleet.note_status("gw2", row("1.01", 0), 0.0)
+    assert routing.is_exhausted(request_of(tried=tried[:1])), "an empty port is no other SIM"
     fleet.port("gw2", 1).st = None
     assert not routing.is_exhausted(request_of(tried=tried)), "after a start, before the first status"
 
