@@ -144,6 +144,13 @@ def test_kubernetes_waits_longer_than_the_sum_of_the_graces(tmp_path, timing):
     assert grace_s + 15 <= pod_of(objects)["terminationGracePeriodSeconds"] <= grace_s + 16
 
 
+def test_it_waits_for_a_gateway_that_answers_when_the_sms_has_left(tmp_path):
+    first, *others = CI_VALUES["config"]["gateways"]
+    objects = render(changed(config={"gateways": [{**first, "api_version": "1.0"}, *others]}))
+    assert config_of(objects, tmp_path).grace_s() == 5 + (5 + 45) + 10 + 5 + 5
+    assert pod_of(objects)["terminationGracePeriodSeconds"] == 75 + 15
+
+
 def test_a_second_replica_is_refused_with_the_reason():
     with pytest.raises(helm_python.HelmValuesError, match="one SQLite file with one owner"):
         render(changed(replicaCount=2))

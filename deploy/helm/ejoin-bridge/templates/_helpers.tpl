@@ -55,5 +55,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $timing := default dict .Values.config.timing }}
 {{- $submit := default 5 $timing.submit_within_s }}
 {{- $post := default 15 $timing.post_timeout_s }}
-{{- ceil (addf 25 $submit $post .Values.terminationMarginSeconds) | int }}
+{{- $blocks := 0 }}
+{{- range .Values.config.gateways }}
+{{- if eq (toString .api_version) "1.0" }}{{- $blocks = 30 }}{{- end }}
+{{- end }}
+{{- ceil (addf 25 $submit $post $blocks .Values.terminationMarginSeconds) | int }}
 {{- end }}
