@@ -373,7 +373,7 @@ def _plan_of(settings: Settings, entry: GatewaySettings) -> GatewayPlan:
     limits = {number: settings.limits_of(entry.name, number) for number in entry.port_numbers}
     return GatewayPlan(
         {
-            n: Pace(None if one.segments_per_min is None else one.segments_per_min / 60, one.burst)
+            n: Pace(None if one.segments_per_min is None else one.segments_per_min / 60, one.burst, one.min_gap_s)
             for n, one in limits.items()
         },
         # Where no report comes, the counters tell one SMS of a port from the next only while there is no other.

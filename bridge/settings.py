@@ -190,6 +190,14 @@ def _some_tokens(tokens: list[SecretStr]) -> list[SecretStr]:
     return tokens
 
 
+def _recipient(value: str) -> str:
+    if not re.fullmatch(r"(\+[1-9][0-9]{0,14}|[0-9]{1,8})\*?", value):
+        raise ValueError(
+            f'{value!r} is no number and no prefix (write "+491511234567", or "+4915*" for all that begin so)'
+        )
+    return value
+
+
 def _only_zero(value: Any) -> Any:
     if value != 0:
         raise ValueError("keeping texts is not in this version, only 0 (the text is blanked at the final state)")
@@ -204,6 +212,8 @@ BrokerUrl = Annotated[SecretStr | list[SecretStr], BeforeValidator(_broker_urls)
 CommandName = Annotated[str, AfterValidator(_known_command)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 OnDoubt = Literal["unknown", "resend"]
+Recipient = Annotated[str, AfterValidator(_recipient)]
+OnlyTo = Annotated[list[Recipient], Field(min_length=1)]
 MaxAge = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
 MaxSegments = Annotated[int, Field(ge=1, le=255)]
 MaxAttempts = Annotated[int, Field(ge=1, le=100)]
@@ -317,6 +327,13 @@ class Limits(_Section):
         6.0, gt=0, le=6_000, allow_inf_nan=False, description="Segments a minute per SIM; null is unlimited."
     )
     burst: int = Field(2, ge=1, le=1_000, description="Segments that may leave at once after a pause.")
+    min_gap_s: float = Field(
+        0.0,
+        ge=0,
+        le=3_600,
+        allow_inf_nan=False,
+        description="Seconds from the end of one hand-over of a SIM to its next, at most 3,600; burst or not.",
+    )
 
 
 class Policy(_Section):
@@ -329,6 +346,9 @@ class Policy(_Section):
     on_doubt: OnDoubt = Field(
         "unknown",
         description="What becomes of an SMS that may be on air: unknown, or resend (it may then arrive twice).",
+    )
+    only_to: OnlyTo | None = Field(
+        None, description='Numbers and prefixes ("+4915*") that may be texted, for staging; null is everybody.'
     )
     timeout_s: Timeout = Field(30, description="How long the device waits for the network, 5 to 600 s.")
     hold_s: Hold = Field(60.0, description="No delivery is held longer than this; at most 900 s.")
@@ -447,6 +467,7 @@ class RouteSettings(_Section):
     max_attempts: MaxAttempts | None = Field(None, description="See policy.")
     allow_short_codes: bool | None = Field(None, description="See policy.")
     on_doubt: OnDoubt | None = Field(None, description="See policy.")
+    only_to: OnlyTo | None = Field(None, description="See policy.")
     timeout_s: Timeout | None = Field(None, description="See policy.")
     hold_s: Hold | None = Field(None, description="See policy.")
 

@@ -88,6 +88,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         config(max_age_s=5),
         "max_age_s: unknown key (it belongs under policy)",
     ),
+    "a guard that names nobody": (
+        config(policy={"only_to": ["49 15*"]}),
+        (
+            "policy.only_to[0]: '49 15*' is no number and no prefix "
+            '(write "+491511234567", or "+4915*" for all that begin so)'
+        ),
+    ),
     "unknown key, unlike any": (
         config(logs={"zebra": 1}),
         "logs.zebra: unknown key (the keys here are level, format)",

@@ -310,7 +310,7 @@ class Outbound:
         detail = {"reason": error.reason, "field": error.field, "detail": str(error)}
         refused = row or (_unread(seen, key, route, now) if key else None)
         event_id = f"{refused.key}/{refused.attempt}/sms.rejected" if refused else _nokey(delivery.body)
-        if refused is None or error.reason != "invalid":
+        if refused is None or error.reason not in {"invalid", "not_allowed"}:
             await self._bury(delivery, error, event_id)
         outcome = "unreadable" if error.reason in {"unreadable", "too_large"} else "rejected"
         self._metrics.requests_total.labels(self._route_label(route), outcome).inc()
@@ -841,7 +841,10 @@ def _nokey(body: bytes) -> str:
 def _intake_of(settings: Settings, lane: Lane | None) -> intake.IntakeRules:
     policy = settings.policy_of(lane.route if lane else None)
     ports = settings.gateway(lane.gateway).port_numbers if lane and lane.gateway else ()
-    return intake.IntakeRules(policy.max_age_s, policy.max_segments, policy.allow_short_codes, frozenset(ports))
+    only_to = None if policy.only_to is None else tuple(policy.only_to)
+    return intake.IntakeRules(
+        policy.max_age_s, policy.max_segments, policy.allow_short_codes, frozenset(ports), only_to
+    )
 
 
 def _blames_sim(verdict: codes.Verdict) -> bool:

@@ -45,12 +45,16 @@ FARTHEST_END_S = 2 * FARTHEST_AHEAD_S
 
 @dataclass(frozen=True, slots=True)
 class IntakeRules:
-    """What a route or a gateway allows (design 2.2); ``ports`` are a gateway's, empty where it is not configured."""
+    """What a route or a gateway allows (design 2.2); ``ports`` are a gateway's, empty where it is not configured.
+
+    ``only_to``: the numbers and prefixes (``+4915*``) that may be texted; None: all.
+    """
 
     max_age_s: float
     max_segments: int
     allow_short_codes: bool
     ports: frozenset[int] = frozenset()
+    only_to: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def place_of(routing_key: str) -> tuple[str | None, str | None]:
 def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expansion:
     """Read a delivery.
 
-    Raises RequestInvalid: ``too_large``, ``unreadable``, ``missing_id``, or ``invalid`` with the field.
+    Raises RequestInvalid: ``too_large``, ``unreadable``, ``missing_id``, or with the field ``not_allowed`` or ``invalid``.
     """
     if delivery.unreadable:
         raise RequestInvalid("unreadable", f"the AMQP properties cannot be read: {delivery.unreadable}")
@@ -94,6 +98,7 @@ def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expans
         _check_ports(body.ports, rules)
     recipients = body.to if isinstance(body.to, list) else [body.to]
     numbers = [normalise(one, allow_short_codes=rules.allow_short_codes) for one in recipients]
+    _check_allowed(numbers, rules.only_to)
     if body.spread == "each":
         _check_spread(body, len(recipients))
     encoding, count = _measured(body, rules)
@@ -160,6 +165,16 @@ def _key(delivery: Delivery, body: SendRequest) -> Key:
 def _id_pattern(delivery: Delivery) -> re.Pattern[str]:
     """The slash is ours: only children have it."""
     return CHILD_ID_PATTERN if H_PARENT in delivery.headers else ID_PATTERN
+
+
+def _check_allowed(numbers: list[str], only_to: tuple[str, ...] | None) -> None:
+    for number in numbers:
+        if only_to is not None and not any(
+            number.startswith(one[:-1]) if one.endswith("*") else number == one for one in only_to
+        ):
+            raise RequestInvalid(
+                "not_allowed", f"to: {number} is not among the recipients that only_to allows here", field="to"
+            )
 
 
 def _measured(body: SendRequest, rules: IntakeRules) -> tuple[Literal["gsm7", "ucs2"], int]:

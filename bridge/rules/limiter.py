@@ -15,10 +15,14 @@ SLACK_S = 1e-6
 
 
 class Pace(NamedTuple):
-    """What a SIM may send: ``rate_per_s`` segments (None: unlimited), ``burst`` of them at once after a pause."""
+    """What a SIM may send: ``rate_per_s`` segments (None: unlimited), ``burst`` of them at once after a pause.
+
+    ``gap_s`` seconds lie between the end of one hand-over and the beginning of the next, whatever the bucket holds.
+    """
 
     rate_per_s: float | None
     burst: int
+    gap_s: float = 0.0
 
 
 class Bucket:
@@ -41,7 +45,7 @@ class Bucket:
 
     def level(self, now: float) -> float:
         """Segments in the bucket: what time has earned, as far as it fits beside what went out last."""
-        rate, burst = self.pace
+        rate, burst, _ = self.pace
         if rate is None:
             return float(burst)
         earned = self._earned + rate * max(0.0, now - self._at)
@@ -53,10 +57,10 @@ class Bucket:
 
         While a hand-over is open this counts as if it ended now: the answer may move along until it has.
         """
-        rate, burst = self.pace
-        if rate is None:
-            return 0.0
-        wait_s = (min(cost, burst) - self.level(now)) / rate
+        rate, burst, gap_s = self.pace
+        earn_s = 0.0 if rate is None else (min(cost, burst) - self.level(now)) / rate
+        rest_s = gap_s if self._open else self._closed_at + gap_s - now
+        wait_s = max(earn_s, rest_s if gap_s else 0.0)
         return wait_s if wait_s > SLACK_S else 0.0
 
     def spend(self, cost: int, now: float) -> None:
@@ -96,4 +100,5 @@ class Bucket:
         self._earned, self._at = min(self.level(now), other.level(now)), now
         self._out = (self._out if self._open else 0) + (other._out if other._open else 0)
         self._open += other._open
+        self._closed_at = max(self._closed_at, other._closed_at)
         other._heir = self

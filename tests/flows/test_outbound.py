@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from bridge.errors import GatewayGarbled, GatewayNotReached, GatewaySilent, Ledg
 from bridge.models import State
 from bridge.rules import intake
 from tests.flows.world import PORTS, START, World
+from tests.flows.world import world as make_world
 
 
 async def test_a_request_is_begun_acknowledged_posted_and_told_as_submitted(world: World) -> None:
@@ -520,3 +522,17 @@ async def test_a_request_may_leave_the_port_to_the_device_and_its_counters_then_
     assert task.port is None
     accounts = await world.ledger.write(lambda tx: tx.accounts("gw1"))
     assert {port: account.foreign_at for port, account in accounts.items()} == dict.fromkeys(PORTS, world.wall)
+
+
+async def test_whom_the_staging_guard_does_not_name_is_refused_and_not_buried(tmp_path: Path) -> None:
+    async with make_world(tmp_path / "guarded", policy={"only_to": ["+4915*"]}) as world:
+        await world.accept({"to": "+441234567890"})
+        (event,) = await world.told()
+        assert (event["type"], event["data"]["reason"], event["data"]["field"]) == (
+            "sms.rejected.v1",
+            "not_allowed",
+            "to",
+        )
+        assert (world.published, world.device.posts) == ([], [])
+        await world.accept({"id": "next"})
+        assert len(world.device.posts) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -127,6 +128,21 @@ def test_a_spread_over_many_ports_is_bounded_like_a_list() -> None:
     with pytest.raises(RequestInvalid, match="1008 SMS") as caught:
         intake.read(delivery({"to": numbers, "ports": "1-8", "spread": "each"}, "gateway.gw1"), RULES, NOW)
     assert caught.value.field == "to"
+
+
+ONLY = replace(RULES, only_to=("+4915*", "+441234567890"))
+
+
+@pytest.mark.parametrize("to", ["+4915112345678", "+441234567890", ["+4915112345678", "+441234567890"]])
+def test_whom_only_to_names_may_be_texted(to: str | list[str]) -> None:
+    assert intake.read(delivery({"to": to}), ONLY, NOW)
+
+
+@pytest.mark.parametrize("to", ["+4916112345678", "+4412345678901", ["+4915112345678", "+4916112345678"]])
+def test_nobody_else_is_not_even_in_a_list(to: str | list[str]) -> None:
+    with pytest.raises(RequestInvalid, match="only_to") as caught:
+        intake.read(delivery({"to": to}), ONLY, NOW)
+    assert (caught.value.reason, caught.value.field) == ("not_allowed", "to")
 
 
 def test_ports_of_a_gateway_that_is_not_configured_are_not_judged() -> None:

@@ -52,6 +52,24 @@ def test_time_is_credited_meanwhile_as_far_as_there_is_space():
     assert bucket.level(10.0) == 1
 
 
+def test_a_gap_lies_between_a_hand_over_and_the_next_whatever_the_bucket_holds():
+    for pace in (Pace(1.0, 5, 4.0), Pace(None, 5, 4.0)):
+        bucket = Bucket(pace, 5.0, 0.0)
+        assert bucket.wait(1, 1.0) == 3, "nobody knows when the last one ended, in an earlier life"
+        bucket.spend(1, 10.0)
+        assert bucket.wait(1, 12.0) == 4, "while it is open, as if it ended now"
+        bucket.settle(13.0)
+        assert [bucket.wait(1, now) for now in (13.0, 16.0, 17.0)] == [4, 1, 0]
+
+
+def test_the_gap_of_a_card_that_turns_out_to_be_another_counts_from_the_later_of_both():
+    bucket, other = Bucket(Pace(None, 5, 4.0), 5.0, 0.0), Bucket(Pace(None, 5, 4.0), 5.0, 0.0)
+    other.spend(1, 10.0)
+    other.settle(12.0)
+    bucket.absorb(other, 13.0)
+    assert bucket.wait(1, 13.0) == 3
+
+
 def test_two_open_hand_overs_hold_it_until_both_are_settled():
     bucket = full()
     bucket.spend(1, 0.0)

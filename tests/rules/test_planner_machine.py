@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from bridge.rules.planner import Planner
 from bridge.rules.routing import Route, Routing
 from tests.rules.room import delivery_of, request_of, row
 
-PACES = st.builds(Pace, st.sampled_from([None, 0.1, 0.5, 2.0]), st.integers(1, 3))
+PACES = st.builds(Pace, st.sampled_from([None, 0.1, 0.5, 2.0]), st.integers(1, 3), st.sampled_from([0.0, 0.0, 4.0]))
 PLANS = st.builds(
     GatewayPlan,
     st.dictionaries(st.integers(1, 3), PACES, min_size=1, max_size=3),
@@ -260,8 +261,12 @@ class Room(RuleBasedStateMachine):
             if any(other != all_of_it[0].assignment.port for other in (h.assignment.port for h in all_of_it)):
                 continue  # a card that has moved to another pace is promised both, not either
             a = all_of_it[0].assignment
-            rate, burst = self.plans[a.gateway].ports[a.port]
-            if rate is None or len({h.assignment.gateway for h in all_of_it}) > 1:
+            rate, burst, gap_s = self.plans[a.gateway].ports[a.port]
+            if len({h.assignment.gateway for h in all_of_it}) > 1:
+                continue
+            for earlier, later in pairwise(all_of_it):
+                assert not gap_s or later.begun >= earlier.ended + gap_s - 1e-3, sim
+            if rate is None:
                 continue
             kept = [h for h in all_of_it if not h.refunded]
             for first, start in enumerate(kept):
