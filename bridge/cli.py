@@ -36,7 +36,7 @@ from bridge.amqp import topology as topology_room
 from bridge.amqp.letters import Letter, LetterBox
 from bridge.amqp.topology import Topology
 from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, SettingsInvalid
-from bridge.models import stamp
+from bridge.models import Cancel, stamp
 from bridge.settings import AmqpSettings
 from bridge.terminal import (
     EXIT_FAILED,
@@ -292,6 +292,35 @@ def events(
 ) -> None:
     """Print events as they come, until Ctrl-C; what came before is not told."""
     run_here(_watch(broker_of(config, amqp_url, prefix), pattern, _shower(as_json)), interrupted=0)
+
+
+@app.command()
+def cancel(
+    request_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The id of one request.")] = None,
+    parent: Annotated[str | None, typer.Option(help="All SMS of the list with this id instead.")] = None,
+    metadata: Annotated[
+        str | None, typer.Option(help="All that carry this pair, as name=value, and have a timestamp, instead.")
+    ] = None,
+    app_id: Annotated[str, typer.Option(help="Whose requests: the AMQP app_id they were published with.")] = APP_ID,
+    config: ConfigOption = None,
+    amqp_url: UrlOption = None,
+    prefix: PrefixOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let requests that are not handed over yet end as sms.rejected (cancelled); exit code 1 where it is too late."""
+    if sum(one is not None for one in (request_id, parent, metadata)) != 1:
+        raise SettingsInvalid("name one of ID, --parent and --metadata")
+    name, equals, value = (metadata or "").partition("=")
+    if metadata is not None and not (name and equals):
+        raise SettingsInvalid(f"--metadata {metadata!r} is no pair (write name=value)")
+    asked = Cancel(app_id=app_id, id=request_id, parent=parent, metadata={name: value} if name else {})
+    event = run_here(at_box(broker_of(config, amqp_url, prefix), lambda box: box.ask(asked)))
+    data, done = event["data"], event["type"] == "command.done.v1"
+    if as_json:
+        print_json({"outcome": "done" if done else "failed", **data})
+    else:
+        new_console().print(Text(printable(data["detail"])))
+    raise typer.Exit(0 if done else EXIT_FAILED)
 
 
 @dead.command("list")

@@ -25,6 +25,7 @@ from pydantic import (
     SerializeAsAny,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from bridge.errors import RequestInvalid
@@ -174,6 +175,24 @@ class Replay(Command):
     message_id: str | None = Field(None, description="The letter's x-message-id.")
     correlation_id: str | None = None
     timestamp: float | None = Field(None, description="Unix seconds.", allow_inf_nan=False)
+
+
+class Cancel(Command):
+    """Let what was asked until now and is not handed over yet end as ``sms.rejected`` (``cancelled``), design 1.2."""
+
+    command: Literal["cancel"] = "cancel"
+    app_id: str | None = Field(None, description="Whose requests; left out: those of who commands.")
+    id: str | None = Field(None, min_length=1, max_length=160, description="One request.")
+    parent: str | None = Field(None, min_length=1, max_length=128, description="All SMS of the list with this id.")
+    metadata: dict[str, str] = Field(
+        default_factory=dict, max_length=1, description="All whose metadata has this pair, and a timestamp."
+    )
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Cancel:
+        if sum(map(bool, (self.id, self.parent, self.metadata))) != 1:
+            raise ValueError("name one of id, parent and metadata")
+        return self
 
 
 class GatewayCommand(Command):
@@ -345,6 +364,7 @@ COMMANDS: dict[str, type[Command]] = {
     str(model.model_fields["command"].default): model
     for model in (
         Replay,
+        Cancel,
         Lock,
         Unlock,
         Switch,
@@ -391,7 +411,8 @@ def read_command(body: bytes) -> Command:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
     field_name = ".".join(str(part) for part in first["loc"])
-    raise RequestInvalid("invalid", f"{name}: {field_name}: {first['msg']}", field=field_name)
+    told_of = f"{name}: {field_name}" if field_name else name
+    raise RequestInvalid("invalid", f"{told_of}: {first['msg']}", field=field_name or None)
 
 
 @dataclass(frozen=True, slots=True)

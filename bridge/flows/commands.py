@@ -21,6 +21,7 @@ from bridge.models import (
     H_EXPIRES_AT,
     H_PARENT,
     H_TRACEPARENT,
+    Cancel,
     Clock,
     Command,
     CommandAccepted,
@@ -122,7 +123,10 @@ class Commands:
         self._clock = clock
         self._wake_relay = wake_relay
         self._workers: set[asyncio.Task[None]] = set()
-        self._deeds: dict[type[Command], Callable[[Any, Answer], Awaitable[None]]] = {Replay: self._replay}
+        self._deeds: dict[type[Command], Callable[[Any, Answer], Awaitable[None]]] = {
+            Replay: self._replay,
+            Cancel: self._cancel,
+        }
 
     def accept(self, delivery: Delivery) -> None:
         """Take one command, settled already. Returns at once."""
@@ -193,6 +197,24 @@ class Commands:
         await self._ledger.write(lambda tx: tx.publish([event], now))
         self._wake_relay()
 
+    # --- cancel -----------------------------------------------------------------------------------------------------
+
+    async def _cancel(self, cancel: Cancel, answer: Answer) -> None:
+        """Remember what is cancelled; who is reached by it is told then. Raises RequestInvalid (``too_late``)."""
+        now = self._clock.wall()
+        app_id = answer.delivery.app_id if cancel.app_id is None else cancel.app_id
+        if cancel.id is not None:
+            answer.sms = Key(app_id, cancel.id)
+
+        def write(tx: Transaction) -> None:
+            row = tx.sms(app_id, cancel.id) if cancel.id is not None else None
+            if row is not None and row.state is not State.HANDED_BACK:
+                raise RequestInvalid("too_late", _TOO_LATE.format(key=row.key, state=row.state))
+            tx.cancel(cancel, app_id, now, now + intake.FARTHEST_END_S)
+            tx.publish([answer.done(_CANCELLED, now)], now)
+
+        await self._ledger.write(write)
+
     # --- replay -----------------------------------------------------------------------------------------------------
 
     async def _replay(self, letter: Replay, answer: Answer) -> None:
@@ -229,6 +251,11 @@ class Commands:
         await self._ledger.write(replay)
 
 
+_TOO_LATE = "{key} is {state} already: nothing can be called back from a device"
+_CANCELLED = (
+    "what was asked before and is not handed over yet is not going out: "
+    "each SMS is told as sms.rejected (cancelled) when it is its turn"
+)
 _STOPPED = "the bridge was stopped meanwhile (nobody knows whether it was done: look before you ask again)"
 _NOT_REPLAYABLE = (
     "a letter with the reason {reason} cannot be replayed, for the request itself is wrong: "

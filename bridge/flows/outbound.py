@@ -12,6 +12,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -66,7 +67,7 @@ from bridge.rules.lines import Assignment, Waiting
 from bridge.rules.planner import Batch, Planner
 from bridge.rules.routing import Routing
 from bridge.settings import Settings
-from bridge.store.ledger import Ledger, Transaction
+from bridge.store.ledger import CANCELLED, Ledger, Transaction
 
 log = structlog.get_logger()
 
@@ -382,11 +383,34 @@ class Outbound:
         self._wake_relay()
 
     async def _expand(self, expansion: intake.Expansion, delivery: Delivery) -> None:
-        """Publish the children of a list, then let go of it; a crash between repeats children, dropped by key."""
+        """Publish the children of a list, then let go of it; a crash between repeats children, dropped by key.
+
+        Of a list that was cancelled before, none is published; it ends under its own id.
+        """
+        if await self._ledger.write(partial(self._end_cancelled_list, expansion, delivery)):
+            self._metrics.requests_total.labels(
+                self._route_label(intake.place_of(delivery.routing_key)[0]), "rejected"
+            ).inc()
+            delivery.ack()
+            self._wake_relay()
+            return
         for first in range(0, len(expansion.children), CHILDREN_PER_CHUNK):
             await self._publish_all(expansion.children[first : first + CHILDREN_PER_CHUNK])
         delivery.ack()
         log.info("list.expanded", request_id=str(expansion.key), children=len(expansion.children))
+
+    def _end_cancelled_list(self, expansion: intake.Expansion, delivery: Delivery, tx: Transaction) -> bool:
+        now = self._clock.wall()
+        body = read_send_request(delivery.body)
+        route, _ = intake.place_of(delivery.routing_key)
+        row = _unread(delivery, expansion.key, route, now)
+        asked = row.asked | {"meta": body.metadata or None}
+        asked |= {} if delivery.timestamp is None else {"ts": delivery.timestamp}
+        row = replace(row, reason=CANCELLED, request=to_json(asked))
+        if not tx.is_cancelled(replace(row, parent=expansion.key.id)):
+            return False
+        tx.refuse(row, "sms.rejected", now, reason=CANCELLED)
+        return True
 
     async def _postpone(self, request: Request, delivery: Delivery, wait_s: float) -> None:
         """Send what waits for itself to a tier, with its age fixed; it comes back under its own routing key."""
@@ -505,17 +529,19 @@ class Outbound:
         for assignment, sms in zip(batch.assignments, admitted, strict=True):
             assignment.waiting.delivery.ack()
             self._count_accepted(assignment.waiting, sms)
-            if sms is None:
+            if sms is None or not sms.state.open:
                 self._planner.refund(assignment, self._clock.mono())
         self._wake_relay()
-        return [(sms, a) for sms, a in zip(admitted, batch.assignments, strict=True) if sms is not None]
+        return [(sms, a) for sms, a in zip(admitted, batch.assignments, strict=True) if sms and sms.state.open]
 
     def _count_accepted(self, waiting: Waiting, sms: Sms | None) -> None:
         request = waiting.request
-        outcome = "repeat" if sms is None else "accepted"
+        outcome = "repeat" if sms is None else "accepted" if sms.state.open else "rejected"
         self._metrics.requests_total.labels(self._route_label(request.route), outcome).inc()
         if sms is None:
             log.info("request.repeated", request_id=str(request.key), route=request.route, attempt=request.attempt)
+        elif not sms.state.open:
+            log.info("sms.rejected", request_id=str(sms.key), route=sms.route, reason=sms.reason)
 
     async def _post(
         self, gateway: str, begun: Sequence[tuple[Sms, Assignment]], started: float

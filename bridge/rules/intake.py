@@ -82,7 +82,7 @@ def place_of(routing_key: str) -> tuple[str | None, str | None]:
 def read(delivery: Delivery, rules: IntakeRules, now: float) -> Request | Expansion:
     """Read a delivery.
 
-    Raises RequestInvalid: ``too_large``, ``unreadable``, ``missing_id``, or with the field ``not_allowed`` or ``invalid``.
+    Raises RequestInvalid: ``too_large``, ``unreadable``, ``missing_id``; with the field ``not_allowed`` or ``invalid``.
     """
     if delivery.unreadable:
         raise RequestInvalid("unreadable", f"the AMQP properties cannot be read: {delivery.unreadable}")

@@ -26,7 +26,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from bridge.errors import LedgerLocked
-from bridge.models import Key, Publication, Sms, SmsRejected, State, publication_of, tell, tell_again
+from bridge.models import Cancel, Key, Publication, Sms, SmsRejected, State, publication_of, tell, tell_again
 from bridge.store import schema, upkeep
 from bridge.store import statements as sql
 from bridge.store.upkeep import MAX_TID
@@ -35,6 +35,8 @@ from bridge.store.writer import Writer
 T = TypeVar("T")
 FIRST_SEQ, OVERTAKEN = 2, 5
 SLIMMED_TO = "slimmed_to"
+CANCELLED = "cancelled"
+"""The reason of what ends by a tombstone."""
 
 
 class Outcome(Protocol):
@@ -227,8 +229,10 @@ class Transaction:
         """Take over the SMS that are to be handed to this gateway now.
 
         Each candidate comes with state ``submitting``; the answer has, in the same order, the row as begun with its
-        task id, or None where the gate found a repeat or a conflict (told again, or told as such).
+        task id, the row as ``rejected`` where it was cancelled, or None where the gate found a repeat or a conflict
+        (told again, or told as such).
         """
+        some_cancelled = self._raw.execute(sql.ANY_TOMBSTONE).fetchone() is not None
         taken: dict[Key, Sms] = {}
         admitted: list[Sms | None] = []
         for candidate in candidates:
@@ -236,16 +240,17 @@ class Transaction:
             if twin is not None and twin.fingerprint != candidate.fingerprint:
                 self.publish([_conflict(candidate, now)], now)
             one = self._admit(candidate, now) if twin is None else None
-            admitted.append(one)
-            if one is not None:
+            if one is not None and some_cancelled and self.is_cancelled(one):
+                one = self._cancelled(one, now)
+            elif one is not None:
                 taken[candidate.key] = one
+            admitted.append(one)
         numbers = iter(self._take_numbers(gateway, len(taken)))
-        begun = [one and replace(one, **next(numbers)) for one in admitted]
-        self.save(one for one in begun if one)
-        self._raw.executemany(
-            sql.CLOSE_ACCOUNT_OF_ANOTHER, [(gateway, one.port, one.sim) for one in begun if one and one.sim]
-        )
-        return begun
+        answer = [replace(one, **next(numbers)) if one and one.state.open else one for one in admitted]
+        begun = [one for one in answer if one and one.state.open]
+        self.save(begun)
+        self._raw.executemany(sql.CLOSE_ACCOUNT_OF_ANOTHER, [(gateway, one.port, one.sim) for one in begun if one.sim])
+        return answer
 
     def refuse(
         self, candidate: Sms, kind: Literal["sms.expired", "sms.rejected", "sms.failed"], now: float, **detail: Any
@@ -258,6 +263,35 @@ class Transaction:
         self.save([told])
         self.publish([publication], now)
         return True
+
+    def _cancelled(self, sms: Sms, now: float) -> Sms:
+        """End one that was cancelled before it was handed over."""
+        nowhere = dict.fromkeys(("gateway", "port", "slot", "sim", "begun_at", "deadline_at"))
+        ended = replace(sms, state=State.REJECTED, reason=CANCELLED, **nowhere)  # type: ignore[arg-type]
+        told, publication = tell(ended, "sms.rejected", now, reason=CANCELLED)
+        self.save([told])
+        self.publish([publication], now)
+        return told
+
+    def cancel(self, cancel: Cancel, app_id: str, now: float, until: float) -> None:
+        """Write a tombstone for what ``cancel`` names of this producer's, asked until now."""
+        meta_key, meta_value = next(iter(cancel.metadata.items()), (None, None))
+        self._raw.execute(sql.PUT_TOMBSTONE, (app_id, cancel.id, cancel.parent, meta_key, meta_value, now, until))
+
+    def is_cancelled(self, sms: Sms) -> bool:
+        """Whether a tombstone stands for this SMS.
+
+        By its metadata only where its ``timestamp`` says that it was asked before: others may carry the same later.
+        """
+        asked = sms.asked
+        asked_at = asked.get("ts", 0.0)
+        looks: list[tuple[str, tuple[Any, ...]]] = [(sql.CANCELLED_BY_ID, (sms.app_id, asked_at, sms.id))]
+        if sms.parent is not None:
+            looks.append((sql.CANCELLED_BY_PARENT, (sms.app_id, asked_at, sms.parent)))
+        if "ts" in asked:
+            pairs = (asked.get("meta") or {}).items()
+            looks += [(sql.CANCELLED_BY_METADATA, (sms.app_id, asked_at, *pair)) for pair in pairs]
+        return any(self._raw.execute(*look).fetchone() for look in looks)
 
     def _admit(self, candidate: Sms, now: float) -> Sms | None:
         row = self.sms(candidate.app_id, candidate.id)
@@ -452,6 +486,7 @@ class Transaction:
                 (sql.FORGET_SMS, horizon_s),
                 (sql.FORGET_PAST, full_rows_s),
                 (sql.FORGET_RECEIVED, received_s),
+                (sql.FORGET_TOMBSTONES, 0.0),
             )
         )
         return max(*forgotten, self._slim(now - horizon_s, now - full_rows_s, limit))

@@ -187,6 +187,10 @@ tombstone = Table(
     Column("meta_value", Text),
     Column("at", Float, nullable=False),
     Column("until", Float, nullable=False),
+    Index("tombstone_id", "app_id", "id"),
+    Index("tombstone_parent", "app_id", "parent"),
+    Index("tombstone_metadata", "app_id", "meta_key", "meta_value"),
+    Index("tombstone_age", "until"),
 )
 
 gateway = Table(

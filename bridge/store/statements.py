@@ -150,6 +150,15 @@ FORGET_PAST = (
     "(SELECT app_id, id, attempt FROM past_attempt AS past WHERE ended_at < ? AND NOT EXISTS "
     "(SELECT 1 FROM sms WHERE sms.app_id = past.app_id AND sms.id = past.id AND sms.state = 'handed_back') LIMIT ?)"
 )
+PUT_TOMBSTONE = (
+    "INSERT INTO tombstone (app_id, id, parent, meta_key, meta_value, at, until) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+ANY_TOMBSTONE = "SELECT 1 FROM tombstone LIMIT 1"
+_CANCELLED = "SELECT 1 FROM tombstone WHERE app_id = ? AND at >= ? AND "
+CANCELLED_BY_ID = f"{_CANCELLED} id = ? LIMIT 1"
+CANCELLED_BY_PARENT = f"{_CANCELLED} parent = ? LIMIT 1"
+CANCELLED_BY_METADATA = f"{_CANCELLED} meta_key = ? AND meta_value = ? LIMIT 1"
+FORGET_TOMBSTONES = "DELETE FROM tombstone WHERE n IN (SELECT n FROM tombstone WHERE until < ? LIMIT ?)"
 FORGET_RECEIVED = "DELETE FROM received WHERE key IN (SELECT key FROM received WHERE at < ? LIMIT ?)"
 
 

@@ -92,7 +92,7 @@ async def test_a_command_that_cannot_be_read_is_answered(world, commands, asked,
 
 async def test_an_unknown_command_is_told_which_there_are(world, commands) -> None:
     event = await ask(world, commands, {"command": "dance"})
-    assert event["data"]["detail"].startswith("there is no command 'dance' (there is: call_statistics, delete_inbox, ")
+    assert event["data"]["detail"].startswith("there is no command 'dance' (there is: call_statistics, cancel, delete_inbox, ")
 
 
 async def test_the_answer_has_an_id_of_its_own_for_each_command(world, commands) -> None:
@@ -369,3 +369,110 @@ async def test_a_stop_does_not_wait_for_a_card_to_register(world, commands, monk
     world.registered(1, st=6)
     accepted, failed = await ask_gateway(world, commands, {"command": "reset", "ports": "1"})
     assert (accepted["type"], failed["data"]["reason"]) == ("command.accepted.v1", "stopped")
+
+
+# --- cancel ---------------------------------------------------------------------------------------------------------
+
+
+def cancel(**told: Any) -> dict[str, Any]:
+    return {"command": "cancel", "app_id": "shop"} | told
+
+
+async def last(world: World) -> dict[str, Any]:
+    return [event for event in await world.told() if not event["type"].startswith("command.")][-1]
+
+
+@pytest.mark.parametrize("told", [{"id": "a"}, {"parent": "list"}, {"metadata": {"campaign": "spring"}}])
+async def test_what_is_cancelled_in_time_is_told_when_it_is_its_turn_and_never_leaves(world, commands, told) -> None:
+    assert (await ask(world, commands, cancel(**told)))["type"] == "command.done.v1"
+    world.wall += 60
+    body = {"id": "list/0" if "parent" in told else "a", "metadata": {"campaign": "spring", "n": "1"}}
+    headers = {"x-parent": "list"} if "parent" in told else {}
+    settled = await world.accept(body, timestamp=START, headers=headers)
+    event = await last(world)
+    validate(event)
+    assert (event["type"], event["data"]["reason"]) == ("sms.rejected.v1", "cancelled")
+    assert not {"gateway", "port", "sim", "tid"} & set(event["data"])
+    assert (settled.acks, settled.given_back, world.device.posts) == (1, 0, [])
+    assert [port.queued for port in world.fleet.ports()] == [0, 0, 0]
+    sms = await world.sms(body["id"])
+    assert sms is not None and (sms.state, sms.tid) == (State.REJECTED, None)
+    again = await world.accept(body, timestamp=START, headers=headers)
+    assert (again.acks, (await last(world))["id"], world.device.posts) == (1, event["id"], [])
+    await world.accept({"id": "next"})
+    assert len(world.device.posts) == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        pytest.param({"id": "a"}, {"app_id": "bank"}, id="another producer's"),
+        pytest.param({"metadata": {"campaign": "spring"}}, {"timestamp": START + 1}, id="asked later"),
+        pytest.param({"metadata": {"campaign": "spring"}}, {"timestamp": None}, id="nobody knows when it was asked"),
+        pytest.param({"metadata": {"campaign": "autumn"}}, {}, id="another pair"),
+        pytest.param({"parent": "list"}, {"headers": {"x-parent": "other"}}, id="of another list"),
+    ],
+)
+async def test_what_is_not_meant_goes_its_way(world, commands, told, asked) -> None:
+    await ask(world, commands, cancel(**told))
+    world.wall += 60
+    await world.accept({"metadata": {"campaign": "spring"}}, **({"timestamp": START} | asked))
+    assert len(world.device.posts) == 1
+
+
+async def test_one_without_a_timestamp_can_be_cancelled_by_its_id(world, commands) -> None:
+    await ask(world, commands, cancel(id="a"))
+    await world.accept(timestamp=None)
+    assert world.device.posts == []
+
+
+async def test_what_a_device_has_is_too_late_to_cancel(world, commands) -> None:
+    await world.accept()
+    event = await ask(world, commands, cancel(id="a"))
+    assert (event["type"], event["data"]["reason"], event["data"]["sms"]) == ("command.failed.v1", "too_late", "shop:a")
+
+
+async def test_what_came_back_from_a_device_is_not(world, commands) -> None:
+    world.device.codes[TO] = 5
+    await world.accept()
+    (back,) = await world.back()
+    assert (await ask(world, commands, cancel(id="a")))["type"] == "command.done.v1"
+    await world.accept(back.body, headers=back.headers, message_id=back.message_id, timestamp=back.timestamp)
+    event = await last(world)
+    assert (event["data"]["reason"], event["data"]["attempt"], len(world.device.posts)) == ("cancelled", 2, 1)
+
+
+@pytest.mark.parametrize("told", [{"id": "list"}, {"parent": "list"}, {"metadata": {"campaign": "spring"}}])
+async def test_a_list_that_is_not_expanded_yet_ends_whole(world, commands, told) -> None:
+    await ask(world, commands, cancel(**told))
+    body = {"id": "list", "to": [TO, "+4915112345679"], "metadata": {"campaign": "spring"}}
+    settled = await world.accept(body)
+    event = await last(world)
+    assert (event["type"], event["subject"], event["data"]["reason"]) == ("sms.rejected.v1", "list", "cancelled")
+    assert (settled.acks, world.published) == (1, [])
+
+
+async def test_without_an_app_id_it_is_the_commanders_own(world, commands) -> None:
+    await ask(world, commands, {"command": "cancel", "id": "a"}, app_id="shop")
+    await world.accept()
+    assert world.device.posts == []
+
+
+@pytest.mark.parametrize("told", [{}, {"id": "a", "parent": "b"}, {"metadata": {"a": "1", "b": "2"}}, {"id": ""}])
+async def test_a_cancel_of_nothing_or_of_everything_is_refused(world, commands, told) -> None:
+    event = await ask(world, commands, cancel(**told))
+    assert (event["type"], event["data"]["reason"]) == ("command.failed.v1", "invalid")
+
+
+async def test_a_tombstone_is_forgotten_when_nothing_can_be_waiting_any_more(world, commands) -> None:
+    await ask(world, commands, cancel(id="a"))
+
+    def left(tx: Any) -> int:
+        return tx.connection.exec_driver_sql("SELECT count(*) FROM tombstone").scalar()
+
+    counts = []
+    for days in (59, 2):
+        world.wall += days * 86_400
+        await world.patrol._prune()
+        counts.append(await world.ledger.write(left))
+    assert counts == [1, 0]
