@@ -92,7 +92,9 @@ async def test_a_command_that_cannot_be_read_is_answered(world, commands, asked,
 
 async def test_an_unknown_command_is_told_which_there_are(world, commands) -> None:
     event = await ask(world, commands, {"command": "dance"})
-    assert event["data"]["detail"].startswith("there is no command 'dance' (there is: call_statistics, cancel, delete_inbox, ")
+    assert event["data"]["detail"].startswith(
+        "there is no command 'dance' (there is: call_statistics, cancel, delete_inbox, "
+    )
 
 
 async def test_the_answer_has_an_id_of_its_own_for_each_command(world, commands) -> None:
