@@ -35,8 +35,8 @@ from bridge import logs, operating, settings
 from bridge.amqp import topology as topology_room
 from bridge.amqp.letters import Letter, LetterBox
 from bridge.amqp.topology import Topology
-from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, SettingsInvalid
-from bridge.models import Cancel, stamp
+from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, RequestInvalid, SettingsInvalid
+from bridge.models import read_command, stamp
 from bridge.settings import AmqpSettings
 from bridge.terminal import (
     EXIT_FAILED,
@@ -313,7 +313,12 @@ def cancel(
     name, equals, value = (metadata or "").partition("=")
     if metadata is not None and not (name and equals):
         raise SettingsInvalid(f"--metadata {metadata!r} is no pair (write name=value)")
-    asked = Cancel(app_id=app_id, id=request_id, parent=parent, metadata={name: value} if name else {})
+    told = {"id": request_id, "parent": parent, "metadata": {name: value} if name else None}
+    said = {name: value for name, value in told.items() if value is not None}
+    try:
+        asked = read_command(json.dumps({"command": "cancel", "app_id": app_id} | said).encode())
+    except RequestInvalid as error:
+        raise SettingsInvalid(str(error)) from error
     event = run_here(at_box(broker_of(config, amqp_url, prefix), lambda box: box.ask(asked)))
     data, done = event["data"], event["type"] == "command.done.v1"
     if as_json:

@@ -160,6 +160,9 @@ def test_topology_writes_a_definitions_file(called):
             ["send", "--to", "+49", "--text", "x", "--prefix", "p"],
             "--prefix goes with --amqp-url only (a configuration has its own: amqp.prefix)",
         ),
+        (["cancel"], "name one of ID, --parent and --metadata"),
+        (["cancel", "--metadata", "spring"], "--metadata 'spring' is no pair (write name=value)"),
+        (["cancel", "x" * 161], "cancel: id: String should have at most 160 characters"),
         (
             ["events", "--amqp-url", "mq:5672"],
             "amqp.url: is no amqp or amqps URL (write amqp://host:port)",

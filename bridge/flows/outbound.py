@@ -400,6 +400,7 @@ class Outbound:
         log.info("list.expanded", request_id=str(expansion.key), children=len(expansion.children))
 
     def _end_cancelled_list(self, expansion: intake.Expansion, delivery: Delivery, tx: Transaction) -> bool:
+        """Refuse a list that a tombstone stands for; False where none does."""
         now = self._clock.wall()
         body = read_send_request(delivery.body)
         route, _ = intake.place_of(delivery.routing_key)
