@@ -31,6 +31,7 @@ COMMITS = (
     "Inquiry._settle_closed.settle",
     "Outbound._begin.begin",
     "Outbound._conclude.conclude",
+    "Outbound._end_cancelled_list",
     "Outbound._expire.<lambda>",
     "Outbound._reject.<lambda>",
     "Patrol._mark.<lambda>",
