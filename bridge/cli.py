@@ -35,8 +35,8 @@ from bridge import logs, operating, settings
 from bridge.amqp import topology as topology_room
 from bridge.amqp.letters import Letter, LetterBox
 from bridge.amqp.topology import Topology
-from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, RequestInvalid, SettingsInvalid
-from bridge.models import read_command, stamp
+from bridge.errors import BridgeError, BrokerUnavailable, LetterUnknown, SettingsInvalid
+from bridge.models import stamp
 from bridge.settings import AmqpSettings
 from bridge.terminal import (
     EXIT_FAILED,
@@ -313,19 +313,9 @@ def cancel(
     name, equals, value = (metadata or "").partition("=")
     if metadata is not None and not (name and equals):
         raise SettingsInvalid(f"--metadata {metadata!r} is no pair (write name=value)")
-    told = {"id": request_id, "parent": parent, "metadata": {name: value} if name else None}
-    said = {name: value for name, value in told.items() if value is not None}
-    try:
-        asked = read_command(json.dumps({"command": "cancel", "app_id": app_id} | said).encode())
-    except RequestInvalid as error:
-        raise SettingsInvalid(str(error)) from error
-    event = run_here(at_box(broker_of(config, amqp_url, prefix), lambda box: box.ask(asked)))
-    data, done = event["data"], event["type"] == "command.done.v1"
-    if as_json:
-        print_json({"outcome": "done" if done else "failed", **data})
-    else:
-        new_console().print(Text(printable(data["detail"])))
-    raise typer.Exit(0 if done else EXIT_FAILED)
+    pair = {name: value} if name else None
+    asked = {"command": "cancel", "app_id": app_id, "id": request_id, "parent": parent, "metadata": pair}
+    operating.operate(broker_of(config, amqp_url, prefix), "bridge", asked, as_json)
 
 
 @dead.command("list")

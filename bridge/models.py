@@ -560,6 +560,20 @@ class Sms:
         """The stored request (see Request.stored); empty for a slim row."""
         return json.loads(self.request) if self.request else {}
 
+    def without_place(self) -> Sms:
+        """The same as no device has it: what ends before its (next) hand-over."""
+        return replace(
+            self,
+            gateway=None,
+            port=None,
+            slot=None,
+            sim=None,
+            tid=None,
+            begun_at=None,
+            begun_n=None,
+            deadline_at=None,
+        )
+
     def without_text(self) -> Sms:
         """The same with the text of the SMS blanked, as the ledger keeps final ones (design 3.7)."""
         asked = self.asked

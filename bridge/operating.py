@@ -68,7 +68,7 @@ def _port_command(name: str, sentence: str) -> None:
         prefix: PrefixOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        _operate(broker_of(config, amqp_url, prefix), gateway, {"command": name, "ports": notation}, as_json)
+        operate(broker_of(config, amqp_url, prefix), gateway, {"command": name, "ports": notation}, as_json)
 
 
 for _name, _sentence in {
@@ -89,7 +89,7 @@ def sims(
     as_json: JsonOption = False,
 ) -> None:
     """Show every card of a gateway, also those that are not in use."""
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "sims", "ports": notation}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "sims", "ports": notation}, as_json)
 
 
 def inbox(
@@ -105,7 +105,7 @@ def inbox(
 ) -> None:
     """Show what lies in a gateway's inbox: numbers and texts."""
     asked = {"command": "delete_inbox" if delete else "inbox", "start": start, "count": count}
-    _operate(broker_of(config, amqp_url, prefix), gateway, asked | ({"confirm": yes} if delete else {}), as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, asked | ({"confirm": yes} if delete else {}), as_json)
 
 
 def ussd(
@@ -121,7 +121,7 @@ def ussd(
 ) -> None:
     """Call a USSD code from a port and show the network's answer."""
     asked = {"command": "ussd", "port": port, "code": code, "timeout_s": timeout_s, "retries": retries}
-    _operate(broker_of(config, amqp_url, prefix), gateway, asked, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, asked, as_json)
 
 
 @tasks.command("list")
@@ -134,7 +134,7 @@ def list_tasks(
     as_json: JsonOption = False,
 ) -> None:
     """Show what waits in the gateway for a port."""
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "tasks", "port": port}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "tasks", "port": port}, as_json)
 
 
 @tasks.command("pause")
@@ -147,7 +147,7 @@ def pause_tasks(
     as_json: JsonOption = False,
 ) -> None:
     """Let tasks wait that the gateway has not begun."""
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "pause_tasks", "tids": tids}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "pause_tasks", "tids": tids}, as_json)
 
 
 @tasks.command("resume")
@@ -160,7 +160,7 @@ def resume_tasks(
     as_json: JsonOption = False,
 ) -> None:
     """Let paused tasks go on."""
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "resume_tasks", "tids": tids}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "resume_tasks", "tids": tids}, as_json)
 
 
 @tasks.command("remove")
@@ -175,7 +175,7 @@ def remove_tasks(
 ) -> None:
     """Take tasks out of the gateway that it has not begun; their SMS are in doubt then."""
     asked = {"command": "remove_tasks", "tids": tids, "confirm": yes}
-    _operate(broker_of(config, amqp_url, prefix), gateway, asked, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, asked, as_json)
 
 
 @gateways.command("save")
@@ -187,7 +187,7 @@ def save_settings(
     as_json: JsonOption = False,
 ) -> None:
     """Keep the device's settings beyond its next start."""
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "save"}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "save"}, as_json)
 
 
 @gateways.command("reboot")
@@ -200,7 +200,7 @@ def reboot(
     as_json: JsonOption = False,
 ) -> None:
     """Start the device anew: it forgets its tasks, and what it had in hand is in doubt."""
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "reboot", "confirm": yes}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "reboot", "confirm": yes}, as_json)
 
 
 @gateways.command("probe")
@@ -212,7 +212,7 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Show how a gateway is reached, what it is, and which questions it answers."""
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "probe"}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "probe"}, as_json)
 
 
 @gateways.command("setup")
@@ -226,7 +226,7 @@ def set_up(
     """Tell a gateway where to call back, wait for a push as the proof, and show what its page must have."""
     if not as_json:
         new_console().print(Text(f"URL: {_told_url(config, gateway, amqp_url)}"))
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "setup"}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "setup"}, as_json)
 
 
 def _told_url(config: Path | None, gateway: str, amqp_url: str | None) -> str:
@@ -249,7 +249,7 @@ def get_settings(
     as_json: JsonOption = False,
 ) -> None:
     """Show settings of the device."""
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "get", "names": names}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "get", "names": names}, as_json)
 
 
 @gateways.command("set")
@@ -263,7 +263,7 @@ def set_settings(
 ) -> None:
     """Change settings of the device until its next start; `gateways save` keeps them."""
     pairs = dict(one.partition("=")[::2] for one in values)
-    _operate(broker_of(config, amqp_url, prefix), gateway, {"command": "set", "values": pairs}, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, {"command": "set", "values": pairs}, as_json)
 
 
 @gateways.command("statistics")
@@ -281,11 +281,11 @@ def statistics(
     """Show what the device has counted, card by card."""
     name = "call_statistics" if calls else "sms_statistics"
     asked = {"command": name, "ports": notation, "slots": slots, "span": span}
-    _operate(broker_of(config, amqp_url, prefix), gateway, asked, as_json)
+    operate(broker_of(config, amqp_url, prefix), gateway, asked, as_json)
 
 
-def _operate(amqp: AmqpSettings, gateway: str, asked: Mapping[str, Any], as_json: bool) -> None:
-    """Have a gateway do it, say what became of it; exit code 1 where it was not done."""
+def operate(amqp: AmqpSettings, key: str, asked: Mapping[str, Any], as_json: bool) -> None:
+    """Have it done by the gateway of that name, or by the ``bridge``; say what became of it, exit code 1 where not."""
     told = {name: value for name, value in asked.items() if value is not None}
     try:
         command = read_command(json.dumps(told).encode())
@@ -300,7 +300,7 @@ def _operate(amqp: AmqpSettings, gateway: str, asked: Mapping[str, Any], as_json
             aside.print(Text(printable(event["data"]["detail"])), style="dim")
 
     async def ask(box: LetterBox) -> dict[str, Any]:
-        return await box.ask(command, gateway, done_within_s=_patience_s(told), on_accepted=accepted)
+        return await box.ask(command, key, done_within_s=_patience_s(told), on_accepted=accepted)
 
     event = run_here(at_box(amqp, ask))
     data, done = event["data"], event["type"] == "command.done.v1"

@@ -162,7 +162,10 @@ def test_topology_writes_a_definitions_file(called):
         ),
         (["cancel"], "name one of ID, --parent and --metadata"),
         (["cancel", "--metadata", "spring"], "--metadata 'spring' is no pair (write name=value)"),
-        (["cancel", "x" * 161], "cancel: id: String should have at most 160 characters"),
+        (
+            ["cancel", "x" * 161, "--amqp-url", "amqp://127.0.0.1:1/"],
+            "cancel: id: String should have at most 160 characters",
+        ),
         (
             ["events", "--amqp-url", "mq:5672"],
             "amqp.url: is no amqp or amqps URL (write amqp://host:port)",

@@ -328,6 +328,14 @@ def test_a_final_row_keeps_no_text_and_all_that_its_events_need():
     assert blank.without_text() is blank
 
 
+def test_what_no_device_has_keeps_all_but_its_place():
+    held = replace(sms(), gateway="gw1", port=1, slot=2, sim="s", tid=7, begun_at=1.0, begun_n=3, deadline_at=9.0)
+    free = held.without_place()
+    assert {name for name in Sms.__slots__ if getattr(free, name) != getattr(held, name)} == {
+        "gateway", "port", "slot", "sim", "tid", "begun_at", "begun_n", "deadline_at",
+    }  # fmt: skip
+
+
 # --- states ---------------------------------------------------------------------------------------------------------
 
 

@@ -388,9 +388,9 @@ class Outbound:
         Of a list that was cancelled before, none is published; it ends under its own id.
         """
         if await self._ledger.write(partial(self._end_cancelled_list, expansion, delivery)):
-            self._metrics.requests_total.labels(
-                self._route_label(intake.place_of(delivery.routing_key)[0]), "rejected"
-            ).inc()
+            route, _ = intake.place_of(delivery.routing_key)
+            self._metrics.requests_total.labels(self._route_label(route), "rejected").inc()
+            log.info("sms.rejected", request_id=str(expansion.key), route=route, reason=CANCELLED)
             delivery.ack()
             self._wake_relay()
             return

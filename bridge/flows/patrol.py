@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -238,15 +238,7 @@ class Patrol:
     async def _expire(self, rows: list[Sms]) -> None:
         """A handed-back SMS whose copy did not come back: ended through the gate, as its next attempt would be."""
         now = self._clock.wall()
-        nowhere: dict[str, Any] = {
-            "gateway": None,
-            "port": None,
-            "slot": None,
-            "sim": None,
-            "tid": None,
-            "deadline_at": None,
-        }
-        copies = [replace(s, state=State.EXPIRED, state_at=now, attempt=s.attempt + 1, **nowhere) for s in rows]
+        copies = [replace(s.without_place(), state=State.EXPIRED, state_at=now, attempt=s.attempt + 1) for s in rows]
 
         def expire(tx: Transaction) -> list[Sms]:
             return [

@@ -168,10 +168,11 @@ def _id_pattern(delivery: Delivery) -> re.Pattern[str]:
 
 
 def _check_allowed(numbers: list[str], only_to: tuple[str, ...] | None) -> None:
+    if only_to is None:
+        return
+    prefixes = tuple(one[:-1] for one in only_to if one.endswith("*"))
     for number in numbers:
-        if only_to is not None and not any(
-            number.startswith(one[:-1]) if one.endswith("*") else number == one for one in only_to
-        ):
+        if number not in only_to and not number.startswith(prefixes):
             raise RequestInvalid(
                 "not_allowed", f"to: {number} is not among the recipients that only_to allows here", field="to"
             )

@@ -241,7 +241,8 @@ class Transaction:
                 self.publish([_conflict(candidate, now)], now)
             one = self._admit(candidate, now) if twin is None else None
             if one is not None and some_cancelled and self.is_cancelled(one):
-                one = self._cancelled(one, now)
+                ended = replace(one.without_place(), state=State.REJECTED, reason=CANCELLED)
+                one = self._end(ended, "sms.rejected", now, reason=CANCELLED)
             elif one is not None:
                 taken[candidate.key] = one
             admitted.append(one)
@@ -259,16 +260,12 @@ class Transaction:
         admitted = self._admit(candidate, now)
         if admitted is None:
             return False
-        told, publication = tell(admitted, kind, now, **detail)
-        self.save([told])
-        self.publish([publication], now)
+        self._end(admitted, kind, now, **detail)
         return True
 
-    def _cancelled(self, sms: Sms, now: float) -> Sms:
-        """End one that was cancelled before it was handed over."""
-        nowhere = dict.fromkeys(("gateway", "port", "slot", "sim", "begun_at", "deadline_at"))
-        ended = replace(sms, state=State.REJECTED, reason=CANCELLED, **nowhere)  # type: ignore[arg-type]
-        told, publication = tell(ended, "sms.rejected", now, reason=CANCELLED)
+    def _end(self, sms: Sms, kind: str, now: float, **detail: Any) -> Sms:
+        """End one that the gate has let pass, without a hand-over."""
+        told, publication = tell(sms, kind, now, **detail)
         self.save([told])
         self.publish([publication], now)
         return told
