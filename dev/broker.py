@@ -364,6 +364,8 @@ def carry_out(words: list[str], node: Node, orders: Orders) -> dict[str, Any]:
             node.kill()
         case ["pause"]:
             node.server.send_signal(signal.SIGSTOP)
+            # The signal is only sent by then: a node that is busy may still confirm what comes meanwhile.
+            os.waitid(os.P_PID, node.server.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         case ["resume"]:
             node.server.send_signal(signal.SIGCONT)
         case ["restart"]:
